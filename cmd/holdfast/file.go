@@ -1,0 +1,22 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+
+	"github.com/holdfast-iam/holdfast/signer"
+	"github.com/holdfast-iam/holdfast/software"
+)
+
+func openKeyFile(ctx context.Context, a *app, ref signer.Reference, f *identityFlags) (material, error) {
+	c, err := software.ReadFile(ctx, ref.Value, a.fileOptions(f))
+	if err != nil {
+		return material{}, err
+	}
+	key, err := c.Key()
+	return material{key, c.Certificates}, err
+}
+
+func readCertificateFile(ctx context.Context, a *app, ref signer.Reference, f *identityFlags) ([]*x509.Certificate, error) {
+	return software.ReadCertificates(ctx, ref.Value, a.fileOptions(f))
+}

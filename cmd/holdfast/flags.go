@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
+	"github.com/holdfast-iam/holdfast/signer"
+)
+
+// identityFlags say which key and certificate to use, in the words of
+// aws_signing_helper.
+type identityFlags struct {
+	certificate   string
+	privateKey    string
+	intermediates string
+
+	certSelector    string
+	systemStoreName string
+	latestExpiring  bool
+
+	pkcs11Lib        string
+	reusePIN         bool
+	tpmKeyPassword   string
+	noTPMKeyPassword bool
+
+	pkcs8Password string
+	passphrase    term.Source
+
+	debug bool
+}
+
+func (f *identityFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.certificate, "certificate", "", "end-entity certificate: a PEM, DER or PKCS#12 `file`")
+	fs.StringVar(&f.privateKey, "private-key", "", "private key: a PEM, DER or PKCS#12 `file`; absent, it is taken from --certificate")
+	fs.StringVar(&f.intermediates, "intermediates", "", "`file` of intermediate CA certificates, in any order")
+	f.addKeyFlags(fs)
+	f.addStoreFlags(fs)
+	fs.BoolVar(&f.latestExpiring, "use-latest-expiring-certificate", false, "of several matching certificates take the one that expires last")
+	fs.BoolVar(&f.reusePIN, "reuse-pin", false, "use a PIN given once for the key's own PIN too")
+	fs.StringVar(&f.tpmKeyPassword, "tpm-key-password", "", "`password` of the TPM key (visible to every user of this machine)")
+	fs.BoolVar(&f.noTPMKeyPassword, "no-tpm-key-password", false, "the TPM key has no password")
+}
+
+// addKeyFlags adds what opening a private key needs.
+func (f *identityFlags) addKeyFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&f.pkcs11Lib, "pkcs11-lib", "", "PKCS#11 `module` to load")
+	fs.Var(&f.passphrase, "passphrase", "where the key's passphrase comes from: "+term.Sources+" (default prompt)")
+	fs.StringVar(&f.pkcs8Password, "pkcs8-password", "", "`passphrase` itself (visible to every user of this machine; prefer --passphrase)")
+	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
+}
+
+func (f *identityFlags) addStoreFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&f.certSelector, "cert-selector", "", "`selector` of a certificate in the operating system's store, or file://PATH of one in JSON")
+	fs.StringVar(&f.systemStoreName, "system-store-name", "MY", "`name` of the Windows certificate store")
+}
+
+// exclusive lists which flags do not go together.
+var exclusive = map[string][]string{
+	"certificate":                     {"cert-selector", "system-store-name"},
+	"private-key":                     {"cert-selector", "system-store-name", "use-latest-expiring-certificate"},
+	"use-latest-expiring-certificate": {"intermediates", "reuse-pin"},
+	"cert-selector":                   {"intermediates", "reuse-pin", "tpm-key-password", "no-tpm-key-password"},
+	"system-store-name":               {"reuse-pin"},
+	"tpm-key-password":                {"reuse-pin", "no-tpm-key-password", "pkcs8-password"},
+	"passphrase":                      {"pkcs8-password"},
+}
+
+// checkFlags refuses what does not go together, and what names no key.
+func (f *identityFlags) checkFlags(cmd *cobra.Command) error {
+	fs := cmd.Flags()
+	var err error
+	fs.Visit(func(flag *pflag.Flag) {
+		for _, other := range exclusive[flag.Name] {
+			if err == nil && fs.Changed(other) {
+				err = usageError(cmd, fmt.Errorf("--%s and --%s do not go together", flag.Name, other))
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if fs.Changed("cert-selector") {
+		if _, err := parseSelector(f.certSelector); err != nil {
+			return usageError(cmd, err)
+		}
+	}
+	if fs.Changed("cert-selector") || fs.Changed("system-store-name") || fs.Changed("use-latest-expiring-certificate") {
+		return usageError(cmd, signer.WithHint(
+			errors.New("certificate stores of the operating system are not supported on this platform"),
+			"name the certificate and its key with --certificate and --private-key"))
+	}
+	return nil
+}
+
+// seconds is a duration flag that takes whole seconds, as aws_signing_helper
+// does, or a Go duration such as "1h".
+type seconds time.Duration
+
+func (s *seconds) Set(text string) error {
+	if n, err := strconv.Atoi(text); err == nil {
+		*s = seconds(time.Duration(n) * time.Second)
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("give whole seconds, or a duration such as 1h")
+	}
+	*s = seconds(d)
+	return nil
+}
+
+func (s *seconds) String() string {
+	return strings.TrimSuffix(strconv.FormatFloat(time.Duration(*s).Seconds(), 'f', 3, 64), ".000")
+}
+func (*seconds) Type() string { return "seconds" }

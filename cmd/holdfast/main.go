@@ -1,0 +1,97 @@
+// Command holdfast gives workloads outside AWS short-lived AWS credentials
+// through IAM Roles Anywhere, with a private key that stays where it is.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program: its arguments, its output, its exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, say: term.Printer{W: stderr, Program: "holdfast"}}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if cmd.Annotations[foldsErrors] != "" {
+		a.say.ErrorLine(err)
+	} else {
+		a.say.Error(err)
+	}
+	return exitCode(err)
+}
+
+// app is what the commands share.
+type app struct {
+	stdout io.Writer
+	say    term.Printer
+}
+
+// foldsErrors marks a command whose callers take stderr into an error message
+// of their own: its failures are one line.
+const foldsErrors = "folds-errors"
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "holdfast",
+		Short: "AWS credentials for workloads outside AWS, from a key that stays where it is",
+		Long: `holdfast gives workloads outside AWS short-lived AWS credentials through IAM
+Roles Anywhere. The private key that proves who they are stays where it is.
+
+` + exitCodesHelp,
+		Args:          noArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(cmd, err)
+	})
+	root.AddCommand(
+		a.credentialProcess(),
+		a.signString(),
+		a.readCertificateData(),
+		a.key(),
+		a.csr(),
+		a.ca(),
+		a.version(),
+	)
+	return root
+}
+
+// noArgs refuses stray arguments: an unquoted value in a credential_process
+// line otherwise goes unnoticed.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if !cmd.HasParent() || cmd.HasSubCommands() {
+		err := errors.New("unknown command " + quoted(args[0]))
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			err = errors.New(err.Error() + ", did you mean " + quoted(near[0]) + "?")
+		}
+		return usageError(cmd, err)
+	}
+	return usageError(cmd, errors.New("stray argument "+quoted(args[0])+": "+cmd.CommandPath()+" takes flags only; quote values that hold spaces"))
+}
