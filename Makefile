@@ -1,0 +1,41 @@
+# holdfast. The two commands that matter: make demo, make test.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
+
+.PHONY: all build demo test race bench fuzz lint cross clean
+
+all: build
+
+build: ## bin/holdfast (static) and bin/holdfast-lab
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast ./cmd/holdfast
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast-lab ./cmd/holdfast-lab
+
+demo: ## a session from a key, used by the real AWS CLI, in a made-up AWS
+	scripts/setup.sh demo
+	$(MAKE) --no-print-directory build
+	scripts/demo.sh
+
+test: ## every test
+	scripts/setup.sh test
+	$(GO) test ./...
+
+race: ## every test under the race detector
+	scripts/setup.sh test
+	$(GO) test -race ./...
+
+bench: ## a cold credential-process beside the least a program could do
+	$(GO) run ./scripts/bench
+
+fuzz: ## each fuzz target for FUZZTIME (60s)
+	scripts/fuzz.sh
+
+lint:
+	scripts/lint.sh
+
+cross: ## holdfast for every platform
+	scripts/cross.sh
+
+clean:
+	rm -rf bin
