@@ -28,6 +28,33 @@ var (
 	// ErrMalformed: the object is damaged, cut short or not what it claims
 	// to be.
 	ErrMalformed = errors.New("malformed")
+
+	// ErrTokenNotFound: no token or device fits the reference.
+	ErrTokenNotFound = errors.New("no such token")
+
+	// ErrTokenGone: the token was there and is no more.
+	ErrTokenGone = errors.New("token is gone")
+
+	// ErrAmbiguous: the reference fits more than one object.
+	ErrAmbiguous = errors.New("ambiguous")
+
+	// ErrPINRequired: the token wants a PIN and there was no way to ask for
+	// one.
+	ErrPINRequired = errors.New("PIN required")
+
+	// ErrPINIncorrect: the token refused the PIN. The same PIN is not tried
+	// again.
+	ErrPINIncorrect = errors.New("PIN is wrong")
+
+	// ErrPINLocked: the token takes no PIN any more.
+	ErrPINLocked = errors.New("PIN is locked")
+
+	// ErrPINFinalTry: another wrong PIN would lock the token, so none was
+	// tried.
+	ErrPINFinalTry = errors.New("only one PIN try is left")
+
+	// ErrPINExpired: the PIN has to be changed, or set, before it is of use.
+	ErrPINExpired = errors.New("PIN must be changed first")
 )
 
 type hintedError struct {

@@ -238,18 +238,15 @@ func TestUnderTLS(t *testing.T) {
 					Certificates: []tls.Certificate{id.TLSCertificate()}, InsecureSkipVerify: true, MaxVersion: version, //nolint:gosec // the client is under test
 				})
 				done := make(chan error, 1)
-				go func() {
-					err := client.Handshake()
-					done <- err
-					client.Close()
-				}()
+				go func() { done <- client.Handshake() }()
 				if err := srv.Handshake(); err != nil {
 					t.Error("server:", err)
 				}
 				if err := <-done; err != nil {
 					t.Error("client:", err)
 				}
-				srv.Close()
+				clientConn.Close()
+				serverConn.Close()
 			})
 		}
 	}

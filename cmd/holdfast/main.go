@@ -5,12 +5,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 )
@@ -66,7 +68,7 @@ Roles Anywhere. The private key that proves who they are stays where it is.
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmd, err)
+		return usageError(cmd, withoutSecret(err))
 	})
 	root.AddCommand(
 		a.credentialProcess(),
@@ -93,5 +95,21 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		}
 		return usageError(cmd, err)
 	}
-	return usageError(cmd, errors.New("stray argument "+quoted(args[0])+": "+cmd.CommandPath()+" takes flags only; quote values that hold spaces"))
+	stray := "stray argument " + quoted(args[0])
+	if cmd.Flags().Changed("pkcs8-password") || cmd.Flags().Changed("tpm-key-password") {
+		stray = "stray argument" // likely the rest of a password with a space in it
+	}
+	return usageError(cmd, errors.New(stray+": "+cmd.CommandPath()+" takes flags only; quote values that hold spaces"))
+}
+
+// withoutSecret drops the value from pflag's complaint about a flag that says
+// where a secret is: the value may be the secret itself, given by mistake.
+func withoutSecret(err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		if _, ok := invalid.GetFlag().Value.(*term.Source); ok {
+			return fmt.Errorf("--%s: %w", invalid.GetFlag().Name, invalid.Unwrap())
+		}
+	}
+	return err
 }
