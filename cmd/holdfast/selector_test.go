@@ -17,7 +17,7 @@ func TestParseSelector(t *testing.T) {
 		"Key=x509Subject,Value=CN=Subject":                                     {subject: "CN=Subject"},
 		"Key=x509Subject,Value=CN=A B,O=C, Inc. Key=x509Issuer,Value=CN=Root ": {subject: "CN=A B,O=C, Inc.", issuer: "CN=Root"},
 		"Key=x509Serial,Value=15d1":                                            {serial: big.NewInt(0x15d1)},
-		"file://" + file: {subject: "CN=Subject", serial: big.NewInt(0x15d1)},
+		"file://" + file:                                                       {subject: "CN=Subject", serial: big.NewInt(0x15d1)},
 	} {
 		got, err := parseSelector(text)
 		if err != nil {
