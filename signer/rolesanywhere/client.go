@@ -120,7 +120,10 @@ func (c *Client) CreateSession(ctx context.Context, in SessionInput) (*Session, 
 
 	var signed http.Header
 	var signedAt time.Time
-	release := c.o.Retryer.GetInitialToken()
+	release, err := c.o.Retryer.GetAttemptToken(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for attempt := 1; ; attempt++ {
 		// A signature is used again for a retry soon after, since making one
 		// may cost a touch or a second on the key's hardware.
