@@ -156,6 +156,9 @@ func (e *Error) classify() {
 	case e.StatusCode >= 500:
 		e.kind = ErrServiceFault
 		e.hint = "the fault is on AWS's side and often passes: try again"
+	case e.Code == "" && e.Message == "":
+		e.kind = ErrUnexpectedAnswer
+		e.hint = "what answers there is no IAM Roles Anywhere: check --endpoint and the proxy"
 	}
 }
 
