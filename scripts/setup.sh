@@ -17,6 +17,7 @@ case ${1:-} in
 demo) ;;
 test)
 	need gcc command -v gcc
+	need libc6-dev test -e /usr/include/stdlib.h
 	need openssl command -v openssl
 	need python3-boto3 boto3
 	;;
