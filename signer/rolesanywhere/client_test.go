@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
@@ -448,16 +449,16 @@ func TestProviderUnderSDKCache(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	l := newLab(t)
-	tls := rolesanywheretest.NewTLSServer()
-	t.Cleanup(tls.Close)
+	srv := rolesanywheretest.NewTLSServer()
+	t.Cleanup(srv.Close)
 	id := l.identity(t, "ec-p256")
-	o := rolesanywhere.Options{Endpoint: tls.URL}
+	o := rolesanywhere.Options{Endpoint: srv.URL}
 	_, err := l.client(t, id, o).CreateSession(t.Context(), l.in)
 	if !errors.Is(err, rolesanywhere.ErrUnreachable) || !strings.Contains(signer.Hint(err), "AWS_CA_BUNDLE") {
 		t.Errorf("an unknown server: %v (%s)", err, signer.Hint(err))
 	}
 	for name, transport := range map[string]*http.Transport{
-		"trusted":    rolesanywhere.NewTransport(rolesanywhere.TransportOptions{RootCAs: tls.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}),
+		"trusted":    rolesanywhere.NewTransport(rolesanywhere.TransportOptions{RootCAs: srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}),
 		"unverified": rolesanywhere.NewTransport(rolesanywhere.TransportOptions{InsecureSkipVerify: true}),
 	} {
 		o.Transport = transport
@@ -466,6 +467,23 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		transport.CloseIdleConnections()
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	l := newLab(t)
+	old := rolesanywheretest.NewUnstartedServer()
+	old.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11} //nolint:gosec // the point of the test
+	old.StartTLS()
+	t.Cleanup(old.Close)
+	transport := rolesanywhere.NewTransport(rolesanywhere.TransportOptions{InsecureSkipVerify: true})
+	t.Cleanup(transport.CloseIdleConnections)
+	c := l.client(t, l.identity(t, "ec-p256"), rolesanywhere.Options{Endpoint: old.URL, Transport: transport})
+	if _, err := c.CreateSession(t.Context(), l.in); !errors.Is(err, rolesanywhere.ErrUnreachable) || !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("TLS 1.1: %v", err)
+	}
+	if n := len(old.Requests()); n != 0 {
+		t.Errorf("%d requests over TLS 1.1", n)
 	}
 }
 

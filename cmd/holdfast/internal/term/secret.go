@@ -2,6 +2,7 @@ package term
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,16 @@ const Sources = "prompt, file:PATH, fd:NUMBER, env:NAME or credential:NAME (syst
 const maxSecret = 64 << 10
 
 // A Source says where a secret comes from. It implements pflag.Value; the zero
-// value is the prompt.
-type Source struct{ kind, arg string }
+// value is the prompt for a passphrase.
+type Source struct {
+	// Noun is what the secret is called, "passphrase" if empty; Flag the flag
+	// that sets the source, "--passphrase" if empty.
+	Noun, Flag string
+
+	kind, arg string
+}
+
+func (s *Source) noun() string { return cmp.Or(s.Noun, "passphrase") }
 
 // Set parses one of [Sources].
 func (s *Source) Set(text string) error {
@@ -67,7 +76,7 @@ func (s *Source) Read(ctx context.Context, object string) (signer.Secret, error)
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
 			return signer.Secret{}, signer.WithHint(
-				fmt.Errorf("passphrase for %s: systemd credential %q: CREDENTIALS_DIRECTORY is not set", object, s.arg),
+				fmt.Errorf("%s for %s: systemd credential %q: CREDENTIALS_DIRECTORY is not set", s.noun(), object, s.arg),
 				fmt.Sprintf("run under systemd with LoadCredential=%s:PATH", s.arg))
 		}
 		text, err = readFile(filepath.Join(dir, s.arg))
@@ -83,11 +92,11 @@ func (s *Source) Read(ctx context.Context, object string) (signer.Secret, error)
 		}
 		text = []byte(value)
 	default:
-		return prompt(ctx, object)
+		return s.prompt(ctx, object)
 	}
 	defer clear(text)
 	if err != nil {
-		return signer.Secret{}, fmt.Errorf("passphrase for %s: %w", object, err)
+		return signer.Secret{}, fmt.Errorf("%s for %s: %w", s.noun(), object, err)
 	}
 	return signer.NewSecret(trimNewline(text)), nil
 }
@@ -100,18 +109,18 @@ func (s *Source) ReadNew(ctx context.Context, object string) (signer.Secret, err
 		return secret, err
 	}
 	if secret.Empty() {
-		return secret, fmt.Errorf("passphrase for %s: it is empty", object)
+		return secret, fmt.Errorf("%s for %s: it is empty", s.noun(), object)
 	}
 	if s.kind != "" && s.kind != "prompt" {
 		return secret, nil
 	}
-	again, err := prompt(ctx, object+" again")
+	again, err := s.prompt(ctx, object+" again")
 	if err != nil {
 		return signer.Secret{}, err
 	}
 	defer again.Wipe()
 	if !bytes.Equal(secret.Reveal(), again.Reveal()) {
-		return signer.Secret{}, fmt.Errorf("passphrase for %s: the two do not agree", object)
+		return signer.Secret{}, fmt.Errorf("%s for %s: the two do not agree", s.noun(), object)
 	}
 	return secret, nil
 }
@@ -140,22 +149,29 @@ func trimNewline(b []byte) []byte {
 	return b
 }
 
+func (s *Source) required() error {
+	if s.noun() == "PIN" {
+		return signer.ErrPINRequired
+	}
+	return signer.ErrPassphraseRequired
+}
+
 // prompt asks on the controlling terminal, whatever stdin and stdout are.
-func prompt(ctx context.Context, object string) (signer.Secret, error) {
+func (s *Source) prompt(ctx context.Context, object string) (signer.Secret, error) {
 	in, out, err := openTTY()
 	if err != nil {
 		return signer.Secret{}, signer.WithHint(
-			fmt.Errorf("%s: %w, and there is no terminal to ask on", object, signer.ErrPassphraseRequired),
-			"give it with --passphrase file:PATH, fd:NUMBER, env:NAME or credential:NAME")
+			fmt.Errorf("%s: %w, and there is no terminal to ask on", object, s.required()),
+			fmt.Sprintf("give it with %s file:PATH, fd:NUMBER, env:NAME or credential:NAME", cmp.Or(s.Flag, "--passphrase")))
 	}
 	defer in.Close()
 	defer out.Close()
 	fd := int(in.Fd())
 	state, err := term.GetState(fd)
 	if err != nil {
-		return signer.Secret{}, fmt.Errorf("passphrase for %s: %w", object, err)
+		return signer.Secret{}, fmt.Errorf("%s for %s: %w", s.noun(), object, err)
 	}
-	fmt.Fprintf(out, "Passphrase for %s: ", clean(object))
+	fmt.Fprintf(out, "%s%s for %s: ", strings.ToUpper(s.noun()[:1]), s.noun()[1:], clean(object))
 	type result struct {
 		text []byte
 		err  error
@@ -170,10 +186,10 @@ func prompt(ctx context.Context, object string) (signer.Secret, error) {
 		fmt.Fprintln(out)
 		defer clear(r.text)
 		if errors.Is(r.err, io.EOF) && len(r.text) == 0 {
-			r.err = signer.ErrPassphraseRequired
+			r.err = s.required()
 		}
 		if r.err != nil {
-			return signer.Secret{}, fmt.Errorf("passphrase for %s: %w", object, r.err)
+			return signer.Secret{}, fmt.Errorf("%s for %s: %w", s.noun(), object, r.err)
 		}
 		return signer.NewSecret(r.text), nil
 	case <-ctx.Done():
