@@ -1,6 +1,7 @@
 # holdfast. The two commands that matter: make demo, make test.
 
 GO      ?= go
+KEY     ?= file
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 
@@ -8,14 +9,15 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 
 all: build
 
-build: ## bin/holdfast (static) and bin/holdfast-lab
+build: ## bin/holdfast (static), bin/holdfast-pkcs11 and bin/holdfast-lab
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast ./cmd/holdfast
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast-lab ./cmd/holdfast-lab
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast-pkcs11 ./cmd/holdfast-pkcs11
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast-lab ./cmd/holdfast-lab
 
-demo: ## a session from a key, used by the real AWS CLI, in a made-up AWS
+demo: ## a session from a key (KEY=file|pkcs11), used by the real AWS CLI, in a made-up AWS
 	scripts/setup.sh demo
 	$(MAKE) --no-print-directory build
-	scripts/demo.sh
+	KEY=$(KEY) scripts/demo.sh
 
 test: ## every test
 	scripts/setup.sh test

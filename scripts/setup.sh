@@ -13,11 +13,13 @@ need() { # need PACKAGE COMMAND...: the command tells whether the package is nee
 boto3() { python3 -c 'import boto3' || /usr/bin/python3 -c 'import boto3'; }
 
 need awscli command -v aws
+need gcc command -v gcc
+need libc6-dev test -e /usr/include/stdlib.h
+need softhsm2 command -v softhsm2-util
 case ${1:-} in
 demo) ;;
 test)
-	need gcc command -v gcc
-	need libc6-dev test -e /usr/include/stdlib.h
+	need opensc command -v pkcs11-tool
 	need openssl command -v openssl
 	need python3-boto3 boto3
 	;;

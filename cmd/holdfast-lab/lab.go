@@ -128,6 +128,11 @@ func (l *lab) enroll() (*enroll.CA, error) {
 	if err := os.WriteFile(l.path("ca.crt"), enroll.EncodePEM(ca.Certificate), 0o600); err != nil {
 		return nil, err
 	}
+	if l.key.install != nil {
+		if err := l.key.install(leaf); err != nil {
+			return nil, fmt.Errorf("install the workload's certificate: %w", err)
+		}
+	}
 	return ca, os.WriteFile(l.path("device.crt"), enroll.EncodePEM(leaf), 0o600)
 }
 
@@ -233,7 +238,7 @@ rolesanywhere =
 
 func (l *lab) credentialProcess() (string, error) {
 	args := []string{l.holdfast, "credential-process",
-		"--certificate", l.path("device.crt"), "--private-key", l.key.reference,
+		"--certificate", l.certificate(), "--private-key", l.key.reference,
 		"--trust-anchor-arn", l.anchorARN, "--profile-arn", l.profileARN, "--role-arn", l.roleARN,
 		"--endpoint", l.anywhere.URL}
 	// A shorter session is the profile's doing: no client asks for less.
@@ -241,6 +246,15 @@ func (l *lab) credentialProcess() (string, error) {
 		args = append(args, "--session-duration", strconv.Itoa(int(l.sessionLife/time.Second)))
 	}
 	return joinCommand(append(args, l.key.flags...))
+}
+
+// certificate is what holdfast is given as --certificate: where the key holds
+// it, the key's own reference.
+func (l *lab) certificate() string {
+	if l.key.install != nil {
+		return l.key.reference
+	}
+	return l.path("device.crt")
 }
 
 func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }

@@ -128,7 +128,7 @@ func newCommand(serve func(context.Context, *config) error) *cobra.Command {
 	fs.SortFlags = false
 	fs.StringVar(&c.role, "role", "edge-workload", "`name` of the role the workload gets")
 	fs.StringVar(&c.region, "region", "eu-central-1", "AWS `region` to be")
-	fs.StringVar(&c.keyType, "key", "ec-p256", "`type` of the workload's key: "+keyTypes())
+	fs.StringVar(&c.keyType, "key", defaultKeyType, "`type` of the workload's key: "+keyTypes())
 	fs.StringVar(&c.subject, "subject", "CN=device-1,OU=edge,O=Acme", "`name` in the workload's certificate")
 	fs.Var(&c.sessionDuration, "session-duration", "life of the credentials, from 1 to 43200; below AWS's 900 refreshes can be watched")
 	fs.DurationVar(&c.latency, "latency", 0, "`time` that every answer takes, such as 200ms")

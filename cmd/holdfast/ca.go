@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -53,15 +54,18 @@ machines that get certificates.
 			if err := mustNotExist(certificate); err != nil {
 				return err
 			}
-			key, err := k.create(cmd)
+			made, err := k.create(cmd, a)
 			if err != nil {
 				return err
 			}
-			if err := a.writeCA(key, certificate, enroll.CAOptions{Subject: name, Lifetime: lifetime(days)}); err != nil {
-				_ = os.Remove(k.path()) // just made, and of no use to anybody
+			defer closeKey(made.key)
+			if err := a.writeCA(made.key, certificate, enroll.CAOptions{Subject: name, Lifetime: lifetime(days)}); err != nil {
+				if made.undo != nil {
+					made.undo() // of no use to anybody
+				}
 				return err
 			}
-			a.say.Say("created %s key in %s and CA certificate in %s", signer.DescribeKey(key.Public()), k.path(), certificate)
+			a.say.Say("created %s key in %s and CA certificate in %s", signer.DescribeKey(made.key.Public()), made.where, certificate)
 			return nil
 		},
 	}
@@ -158,7 +162,7 @@ func (a *app) openCA(ctx context.Context, f *identityFlags) (*enroll.CA, error) 
 	if err != nil {
 		return nil, err
 	}
-	m, err := a.openKey(ctx, signer.ParseReference(f.privateKey), f)
+	m, err := a.openKey(ctx, signer.ParseReference(f.privateKey), likelyCA(certs), f)
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +173,15 @@ func (a *app) openCA(ctx context.Context, f *identityFlags) (*enroll.CA, error) 
 		return nil, identityError(err)
 	}
 	return ca, nil
+}
+
+func likelyCA(certs []*x509.Certificate) crypto.PublicKey {
+	for _, c := range certs {
+		if pub, err := signer.PublicKey(c); err == nil && c.IsCA {
+			return pub
+		}
+	}
+	return nil
 }
 
 func readRequest(path string) ([]byte, error) {

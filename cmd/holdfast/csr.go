@@ -38,7 +38,7 @@ func (a *app) csr() *cobra.Command {
 				return usageError(cmd, err)
 			}
 			a.setDebug(f.debug)
-			m, err := a.openKey(cmd.Context(), signer.ParseReference(f.privateKey), &f)
+			m, err := a.openKey(cmd.Context(), signer.ParseReference(f.privateKey), nil, &f)
 			if err != nil {
 				return err
 			}

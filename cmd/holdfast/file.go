@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/software"
 )
 
-func openKeyFile(ctx context.Context, a *app, ref signer.Reference, f *identityFlags) (material, error) {
+func openKeyFile(ctx context.Context, a *app, ref signer.Reference, _ crypto.PublicKey, f *identityFlags) (material, error) {
 	c, err := software.ReadFile(ctx, ref.Value, a.fileOptions(f))
 	if err != nil {
 		return material{}, err

@@ -27,6 +27,8 @@ type identityFlags struct {
 
 	pkcs11Lib        string
 	reusePIN         bool
+	pin              term.Source
+	finalTry         bool
 	tpmKeyPassword   string
 	noTPMKeyPassword bool
 
@@ -37,23 +39,31 @@ type identityFlags struct {
 }
 
 func (f *identityFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.certificate, "certificate", "", "end-entity certificate: a PEM, DER or PKCS#12 `file`")
-	fs.StringVar(&f.privateKey, "private-key", "", "private key: a PEM, DER or PKCS#12 `file`; absent, it is taken from --certificate")
-	fs.StringVar(&f.intermediates, "intermediates", "", "`file` of intermediate CA certificates, in any order")
+	fs.StringVar(&f.certificate, "certificate", "", "end-entity `certificate`: a PEM, DER or PKCS#12 file, or a pkcs11: URI")
+	fs.StringVar(&f.privateKey, "private-key", "", "private `key`: a PEM, DER or PKCS#12 file, or a pkcs11: URI; absent, it is looked for where --certificate is")
+	fs.StringVar(&f.intermediates, "intermediates", "", "intermediate CA certificates, in any order: a `file` or a pkcs11: URI")
 	f.addKeyFlags(fs)
 	f.addStoreFlags(fs)
 	fs.BoolVar(&f.latestExpiring, "use-latest-expiring-certificate", false, "of several matching certificates take the one that expires last")
-	fs.BoolVar(&f.reusePIN, "reuse-pin", false, "use a PIN given once for the key's own PIN too")
 	fs.StringVar(&f.tpmKeyPassword, "tpm-key-password", "", "`password` of the TPM key (visible to every user of this machine)")
 	fs.BoolVar(&f.noTPMKeyPassword, "no-tpm-key-password", false, "the TPM key has no password")
 }
 
 // addKeyFlags adds what opening a private key needs.
 func (f *identityFlags) addKeyFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&f.pkcs11Lib, "pkcs11-lib", "", "PKCS#11 `module` to load")
+	f.addTokenFlags(fs)
 	fs.Var(&f.passphrase, "passphrase", "where the key's passphrase comes from: "+term.Sources+" (default prompt)")
 	fs.StringVar(&f.pkcs8Password, "pkcs8-password", "", "`passphrase` itself (visible to every user of this machine; prefer --passphrase)")
 	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
+}
+
+// addTokenFlags adds what using a PKCS#11 token needs.
+func (f *identityFlags) addTokenFlags(fs *pflag.FlagSet) {
+	f.pin.Noun, f.pin.Flag = "PIN", "--pin"
+	fs.StringVar(&f.pkcs11Lib, "pkcs11-lib", "", "PKCS#11 `module` to load (default: the URI's module-path or module-name, else p11-kit's)")
+	fs.Var(&f.pin, "pin", "where the token's PIN comes from, unless the URI says so: "+term.Sources+" (default prompt)")
+	fs.BoolVar(&f.reusePIN, "reuse-pin", false, "use the token's PIN also for keys that want it at every signature")
+	fs.BoolVar(&f.finalTry, "pin-final-try", false, "present the PIN even if a wrong one would lock the token")
 }
 
 func (f *identityFlags) addStoreFlags(fs *pflag.FlagSet) {

@@ -22,7 +22,8 @@ type material struct {
 // A backend opens references of one scheme.
 type backend struct {
 	// key opens a private key, and returns the certificates found with it.
-	key func(ctx context.Context, a *app, ref signer.Reference, f *identityFlags) (material, error)
+	// Of several keys it takes the one for the hint, which may be nil.
+	key func(ctx context.Context, a *app, ref signer.Reference, hint crypto.PublicKey, f *identityFlags) (material, error)
 	// certificates reads certificates only.
 	certificates func(ctx context.Context, a *app, ref signer.Reference, f *identityFlags) ([]*x509.Certificate, error)
 }
@@ -31,7 +32,7 @@ type backend struct {
 func backends() map[string]backend {
 	return map[string]backend{
 		signer.SchemeFile:   {openKeyFile, readCertificateFile},
-		signer.SchemePKCS11: unavailable("PKCS#11 tokens"),
+		signer.SchemePKCS11: {openTokenKey, readTokenCertificates},
 		signer.SchemeHandle: unavailable("TPM handles"),
 	}
 }
@@ -45,11 +46,21 @@ func (a *app) openIdentity(ctx context.Context, f *identityFlags) (*signer.Ident
 	if keyRef.IsZero() {
 		keyRef = certRef
 	}
-	m, err := a.openKey(ctx, keyRef, f)
+	var certs []*x509.Certificate
+	var err error
+	if !certRef.IsZero() && certRef != keyRef {
+		if certs, err = a.readCertificates(ctx, certRef, f); err != nil {
+			return nil, err
+		}
+	}
+	m, err := a.openKey(ctx, keyRef, likelyKey(certs), f)
 	if err != nil {
 		return nil, err
 	}
-	identity, err := a.join(ctx, m, certRef, keyRef, f)
+	if certs == nil {
+		certs = m.certs
+	}
+	identity, err := a.join(ctx, m.key, certs, certRef, keyRef, f)
 	if err != nil {
 		closeKey(m.key)
 		return nil, identityError(err)
@@ -59,21 +70,14 @@ func (a *app) openIdentity(ctx context.Context, f *identityFlags) (*signer.Ident
 	return identity, nil
 }
 
-func (a *app) join(ctx context.Context, m material, certRef, keyRef signer.Reference, f *identityFlags) (*signer.Identity, error) {
-	certs := m.certs
-	if !certRef.IsZero() && certRef != keyRef {
-		var err error
-		if certs, err = a.readCertificates(ctx, certRef, f); err != nil {
-			return nil, err
-		}
-	}
+func (a *app) join(ctx context.Context, key crypto.Signer, certs []*x509.Certificate, certRef, keyRef signer.Reference, f *identityFlags) (*signer.Identity, error) {
 	if len(certs) == 0 {
 		if certRef.IsZero() {
 			return nil, signer.WithHint(fmt.Errorf("%s: %w beside the key", keyRef, signer.ErrCertificateNotFound), "name the certificate with --certificate")
 		}
 		return nil, fmt.Errorf("%s: %w", certRef, signer.ErrCertificateNotFound)
 	}
-	leaf, others := signer.SelectLeaf(m.key.Public(), certs, time.Now())
+	leaf, others := signer.SelectLeaf(key.Public(), certs, time.Now())
 	if f.intermediates != "" {
 		more, err := a.readCertificates(ctx, signer.ParseReference(f.intermediates), f)
 		if err != nil {
@@ -81,11 +85,22 @@ func (a *app) join(ctx context.Context, m material, certRef, keyRef signer.Refer
 		}
 		others = append(others, more...)
 	}
-	return signer.New(m.key, leaf, others)
+	return signer.New(key, leaf, others)
 }
 
-func (a *app) openKey(ctx context.Context, ref signer.Reference, f *identityFlags) (material, error) {
-	m, err := backends()[ref.Scheme].key(ctx, a, ref, f)
+// likelyKey returns the public key of the first certificate that is no CA's:
+// a hint to which key is meant where a reference leaves several.
+func likelyKey(certs []*x509.Certificate) crypto.PublicKey {
+	for _, c := range certs {
+		if pub, err := signer.PublicKey(c); err == nil && !c.IsCA {
+			return pub
+		}
+	}
+	return nil
+}
+
+func (a *app) openKey(ctx context.Context, ref signer.Reference, hint crypto.PublicKey, f *identityFlags) (material, error) {
+	m, err := backends()[ref.Scheme].key(ctx, a, ref, hint, f)
 	return m, identityError(err)
 }
 
@@ -103,7 +118,7 @@ func closeKey(key crypto.Signer) {
 func unavailable(what string) backend {
 	err := signer.WithHint(fmt.Errorf("%s: %w: this build has no backend for them", what, errors.ErrUnsupported), "use a key file")
 	return backend{
-		func(context.Context, *app, signer.Reference, *identityFlags) (material, error) {
+		func(context.Context, *app, signer.Reference, crypto.PublicKey, *identityFlags) (material, error) {
 			return material{}, err
 		},
 		func(context.Context, *app, signer.Reference, *identityFlags) ([]*x509.Certificate, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
+	"github.com/holdfast-iam/holdfast/pkcs11/hosted"
 )
 
 func main() {
@@ -31,6 +32,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	a.closeModules()
 	if err == nil {
 		return exitOK
 	}
@@ -46,6 +48,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type app struct {
 	stdout io.Writer
 	say    term.Printer
+
+	// modules are the hosts of PKCS#11 modules that were started, by path.
+	modules map[string]*hosted.Host
+	// warnedPIN: a PIN in a URI was warned of.
+	warnedPIN bool
 }
 
 // foldsErrors marks a command whose callers take stderr into an error message
@@ -74,8 +81,10 @@ Roles Anywhere. The private key that proves who they are stays where it is.
 		a.credentialProcess(),
 		a.signString(),
 		a.readCertificateData(),
+		a.list(),
 		a.key(),
 		a.csr(),
+		a.certificate(),
 		a.ca(),
 		a.version(),
 	)

@@ -1,16 +1,22 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // a fingerprint, not a signature
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cloudflare/circl/sign"
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-iam/holdfast/pkcs11"
+	"github.com/holdfast-iam/holdfast/pkcs11/hosted"
 	"github.com/holdfast-iam/holdfast/signer"
 )
 
@@ -18,7 +24,7 @@ func (a *app) readCertificateData() *cobra.Command {
 	var f identityFlags
 	cmd := &cobra.Command{
 		Use:   "read-certificate-data",
-		Short: "Print what a certificate holds, as JSON",
+		Short: "Print what a certificate holds",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.checkFlags(cmd); err != nil {
@@ -28,6 +34,13 @@ func (a *app) readCertificateData() *cobra.Command {
 			ref := signer.ParseReference(f.certificate)
 			if ref.IsZero() {
 				return usageError(cmd, errors.New("no certificate given: give --certificate"))
+			}
+			if ref.Scheme == signer.SchemePKCS11 {
+				o := f.tokenOptions()
+				if !cmd.Flags().Changed("pin") {
+					o.PIN = nil // what is shown to everybody will do
+				}
+				return a.printMatching(cmd.Context(), ref, &f, o)
 			}
 			certs, err := a.readCertificates(cmd.Context(), ref, &f)
 			if err != nil {
@@ -58,8 +71,33 @@ func (a *app) readCertificateData() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.certificate, "certificate", "", "a PEM, DER or PKCS#12 `file`; the first certificate in it is shown")
+	fs.StringVar(&f.certificate, "certificate", "", "a PEM, DER or PKCS#12 `file`, of which the first certificate is shown, or a pkcs11: URI, of which all that match are")
 	f.addKeyFlags(fs)
 	f.addStoreFlags(fs)
 	return cmd
+}
+
+// printMatching lists the certificates on tokens that a URI matches.
+func (a *app) printMatching(ctx context.Context, ref signer.Reference, f *identityFlags, o hosted.Options) error {
+	host, uri, err := a.openModule(ctx, ref, f)
+	if err != nil {
+		return identityError(err)
+	}
+	found, err := host.Certificates(ctx, uri, o)
+	if err != nil && !errors.Is(err, signer.ErrCertificateNotFound) && !errors.Is(err, signer.ErrPINRequired) {
+		return identityError(err)
+	}
+	found = slices.DeleteFunc(found, func(c pkcs11.Certificate) bool { return c.Issuer || c.X509 == nil })
+	var b strings.Builder
+	if len(found) == 0 {
+		b.WriteString("No matching identities\n")
+	} else {
+		b.WriteString("Matching identities\n")
+	}
+	for i, c := range found {
+		fmt.Fprintf(&b, "%d) Hex Fingerprint: %x\nSubject: %s\nIssuer: %s\nSerial Number: %X\nURI: %s\n", i+1,
+			sha1.Sum(c.DER), printable(c.X509.Subject.String()), printable(c.X509.Issuer.String()), c.X509.SerialNumber, withModule(c.URI(), uri).Exact())
+	}
+	_, err = a.stdout.Write([]byte(b.String()))
+	return err
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,6 +29,18 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"holdfast": scriptedMain})
+}
+
+// buildHost builds holdfast-pkcs11 into a folder and returns that.
+func buildHost(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", dir, "../holdfast-pkcs11")
+	build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build holdfast-pkcs11: %v\n%s", err, out)
+	}
+	return dir
 }
 
 // logDir is where every holdfast that a script starts leaves its stderr.
@@ -52,8 +65,8 @@ func scriptedMain() {
 }
 
 func takesDebug(args []string) bool {
-	return len(args) > 0 && (slices.Contains([]string{"credential-process", "sign-string", "read-certificate-data", "csr"}, args[0]) ||
-		len(args) > 1 && args[0] == "ca" && args[1] == "sign") && !slices.Contains(args, "--help")
+	return len(args) > 0 && (slices.Contains([]string{"credential-process", "sign-string", "read-certificate-data", "csr", "list"}, args[0]) ||
+		len(args) > 1 && slices.Contains([]string{"ca sign", "ca init", "key create", "certificate install"}, args[0]+" "+args[1])) && !slices.Contains(args, "--help")
 }
 
 // withoutDebug drops slog's lines; each comes as one write.
@@ -75,12 +88,13 @@ const passphraseMark = "sesame"
 // TestScripts runs testdata/script, then searches all that holdfast wrote to
 // stderr in them, debug messages included, for any secret that there was.
 func TestScripts(t *testing.T) {
-	logs := t.TempDir()
+	logs, hostDir := t.TempDir(), buildHost(t)
 	secrets := &secretList{}
 	t.Run("script", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Dir: "../../testdata/script",
 			Setup: func(env *testscript.Env) error {
+				env.Setenv("PATH", hostDir+string(os.PathListSeparator)+env.Getenv("PATH"))
 				return setupScript(env, logs, secrets)
 			},
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){

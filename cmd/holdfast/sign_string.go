@@ -50,7 +50,7 @@ is verified before it is printed.`,
 			if ref.IsZero() {
 				return usageError(cmd, errors.New("no key given: give --private-key"))
 			}
-			m, err := a.openKey(cmd.Context(), ref, &f)
+			m, err := a.openKey(cmd.Context(), ref, nil, &f)
 			if err != nil {
 				return err
 			}

@@ -61,6 +61,9 @@ func (s *Source) String() string {
 	return s.kind + ":" + s.arg
 }
 
+// Asks reports whether a person is asked for the secret.
+func (s *Source) Asks() bool { return s.kind == "" || s.kind == "prompt" }
+
 // Type names the value in help texts.
 func (*Source) Type() string { return "source" }
 
@@ -111,7 +114,7 @@ func (s *Source) ReadNew(ctx context.Context, object string) (signer.Secret, err
 	if secret.Empty() {
 		return secret, fmt.Errorf("%s for %s: it is empty", s.noun(), object)
 	}
-	if s.kind != "" && s.kind != "prompt" {
+	if !s.Asks() {
 		return secret, nil
 	}
 	again, err := s.prompt(ctx, object+" again")
