@@ -25,6 +25,7 @@ func options(o wire.Options) cryptoki.Options {
 	if o.PIN {
 		out.PIN = func(ctx context.Context, t pkcs11.Token) (signer.Secret, error) { return ask(ctx, t, nil) }
 		out.KeyPIN = ask
+		out.Accepted = accepted
 	}
 	return out
 }

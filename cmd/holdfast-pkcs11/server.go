@@ -198,6 +198,14 @@ func ask(ctx context.Context, t pkcs11.Token, key *pkcs11.URI) (signer.Secret, e
 	return a.PIN, nil
 }
 
+// accepted lets holdfast know, before anything else can go wrong, that the PIN
+// was right.
+func accepted(ctx context.Context, _ pkcs11.Token) {
+	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+		r.s.send(r.id, wire.OpAccepted, nil)
+	}
+}
+
 func (s *server) answer(f wire.Frame) error {
 	var a wire.Answer
 	if err := wire.Decode(f.Body, &a); err != nil {

@@ -167,7 +167,7 @@ func (k *Key) authenticate(ctx context.Context, job signing) (raw []byte, err er
 	if err != nil {
 		return nil, err
 	}
-	pin, err := k.t.present(info, k.c, func() (signer.Secret, error) { return k.c.forKey(ctx, info, k.URI(), kept) }, func(pin []byte) error {
+	pin, err := k.t.present(ctx, info, k.c, func() (signer.Secret, error) { return k.c.forKey(ctx, info, k.URI(), kept) }, func(pin []byte) error {
 		job.pin = pin
 		raw, err = k.t.lib.fn.sign(job)
 		return err

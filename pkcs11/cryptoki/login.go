@@ -141,7 +141,7 @@ func (t *token) login(ctx context.Context, c credentials) error {
 		return t.lib.note(err)
 	}
 	if info.LoginRequired && !t.userState(keep) {
-		pin, err := t.present(info, c, func() (signer.Secret, error) { return c.forUser(ctx, info, kept) }, func(pin []byte) error {
+		pin, err := t.present(ctx, info, c, func() (signer.Secret, error) { return c.forUser(ctx, info, kept) }, func(pin []byte) error {
 			return t.lib.fn.login(keep, p11.CKU_USER, pin)
 		})
 		if err != nil {
@@ -200,7 +200,7 @@ func (t *token) userState(s p11.SessionHandle) bool {
 // token's counters and what it refused before allow. info is fresh. PINs are
 // presented one after the other, so that a wrong one is known to be when the
 // next is at hand.
-func (t *token) present(info Token, c credentials, ask func() (signer.Secret, error), try func(pin []byte) error) (signer.Secret, error) {
+func (t *token) present(ctx context.Context, info Token, c credentials, ask func() (signer.Secret, error), try func(pin []byte) error) (signer.Secret, error) {
 	if err := c.mayTry(info); err != nil {
 		return signer.Secret{}, err
 	}
@@ -223,6 +223,7 @@ func (t *token) present(info Token, c credentials, ask func() (signer.Secret, er
 			"give the right PIN")
 	}
 	err := t.lib.note(try(pin.Reveal()))
+	already := codeOf(err) == p11.CKR_USER_ALREADY_LOGGED_IN // which says nothing of the PIN
 	switch codeOf(err) {
 	case p11.CKR_USER_ALREADY_LOGGED_IN:
 		err = nil
@@ -233,6 +234,9 @@ func (t *token) present(info Token, c credentials, ask func() (signer.Secret, er
 		}
 	}
 	if err == nil {
+		if c.o.Accepted != nil && !already && !pin.Empty() {
+			c.o.Accepted(ctx, info)
+		}
 		return pin, nil
 	}
 	reached := &CallError{}

@@ -26,6 +26,10 @@ type Options struct {
 	// whatever source is an error without a try. Nil means there is none.
 	PIN func(ctx context.Context, t Token) (signer.Secret, error)
 
+	// Accepted is told when the token took a PIN that was presented. It may be
+	// nil.
+	Accepted func(ctx context.Context, t Token)
+
 	// KeyPIN is asked for the PIN at each signature of a key that always
 	// authenticates, unless ReusePIN is set or the URI brings the PIN. Nil
 	// means PIN.

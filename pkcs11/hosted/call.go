@@ -3,6 +3,7 @@ package hosted
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-iam/holdfast/pkcs11/hosted/wire"
@@ -13,6 +14,7 @@ import (
 type call struct {
 	frames   chan wire.Frame // an Ask, a Reply or a Fail; never two at once
 	deadline time.Time       // guarded by child.mu; zero while a person is asked
+	accepted atomic.Int32    // how many of the PINs given the token took
 	opens    bool            // its reply holds a key
 }
 
@@ -22,6 +24,7 @@ type call struct {
 func (a *attempt) call(ctx context.Context, op wire.Op, m, out wire.Message) error {
 	c := a.child
 	call := &call{frames: make(chan wire.Frame, 1), opens: op == wire.OpOpen || op == wire.OpGenerate}
+	defer func() { a.pins.accept(int(call.accepted.Load())) }()
 	c.mu.Lock()
 	c.next++
 	id := c.next
@@ -36,6 +39,7 @@ func (a *attempt) call(ctx context.Context, op wire.Op, m, out wire.Message) err
 		select {
 		case f = <-call.frames:
 		case <-c.lost:
+			c.drain()
 			return c.why
 		case <-ctx.Done():
 			go c.abandon(id, call)

@@ -30,6 +30,7 @@ type child struct {
 	why     error         // guarded by mu until lost is closed
 	lost    chan struct{} // closed when no more replies will come
 	reaped  chan struct{} // closed when the process is gone
+	drained chan struct{} // closed when nothing it sent is unread
 }
 
 // A lostError is why a child is of no more use.
@@ -61,7 +62,7 @@ func startChild(program string, cfg Config, redact func([]byte) []byte) (*child,
 	c := &child{
 		module: cfg.Module, p: p, pending: map[uint32]*call{},
 		output: &output{log: cfg.Logger, redact: redact, done: make(chan struct{})},
-		lost:   make(chan struct{}), reaped: make(chan struct{}),
+		lost:   make(chan struct{}), reaped: make(chan struct{}), drained: make(chan struct{}),
 	}
 	c.alarm = time.AfterFunc(time.Hour, c.look)
 	c.alarm.Stop()
@@ -148,6 +149,17 @@ func (c *child) close(timeout time.Duration) {
 // kernel, where no signal reaches it, may take for ever.
 const killTime = 2 * time.Second
 
+// drain waits, but not for long, until what a lost child sent last is read: it
+// may tell that a PIN was right.
+func (c *child) drain() {
+	limit := time.NewTimer(200 * time.Millisecond)
+	defer limit.Stop()
+	select {
+	case <-c.drained:
+	case <-limit.C:
+	}
+}
+
 // awaitEnd reports whether the process is gone, and waits for that.
 func (c *child) awaitEnd(limit time.Duration) bool {
 	end := time.NewTimer(limit)
@@ -189,6 +201,7 @@ func (c *child) send(id uint32, op wire.Op, m wire.Message) error {
 
 // read hands replies to their calls until the pipe ends.
 func (c *child) read() {
+	defer close(c.drained)
 	r := wire.Reader{R: c.p.out}
 	for {
 		f, err := r.Next()
@@ -213,12 +226,16 @@ func (c *child) dispatch(f wire.Frame) error {
 	f.Body = append([]byte(nil), f.Body...)
 	c.mu.Lock()
 	call := c.pending[f.ID]
-	if f.Op != wire.OpAsk {
+	if f.Op != wire.OpAsk && f.Op != wire.OpAccepted {
 		delete(c.pending, f.ID)
 	}
 	c.mu.Unlock()
 	if call == nil {
 		return fmt.Errorf("%w: a reply to no request", wire.ErrFrame)
+	}
+	if f.Op == wire.OpAccepted {
+		call.accepted.Add(1)
+		return nil
 	}
 	select {
 	case call.frames <- f:

@@ -152,6 +152,7 @@ type given struct {
 	token    string
 	pin      signer.Secret
 	countLow bool // the token's flag at the time
+	accepted bool
 }
 
 func (a *asker) ask(ctx context.Context, q wire.Ask) (signer.Secret, error) {
@@ -169,7 +170,7 @@ func (a *asker) ask(ctx context.Context, q wire.Ask) (signer.Secret, error) {
 		return signer.Secret{}, err
 	}
 	a.vault.present(pin)
-	a.given = append(a.given, given{identity(q.Token), signer.NewSecret(pin.Reveal()), q.Token.UserPINCountLow})
+	a.given = append(a.given, given{token: identity(q.Token), pin: signer.NewSecret(pin.Reveal()), countLow: q.Token.UserPINCountLow})
 	return pin, nil
 }
 
@@ -202,6 +203,13 @@ func (a *asker) again(q wire.Ask, pin signer.Secret) error {
 	return nil
 }
 
+// accept notes that the token took the first n PINs given.
+func (a *asker) accept(n int) {
+	for i := range min(n, len(a.given)) {
+		a.given[i].accepted = true
+	}
+}
+
 // settle judges by the attempt's error what became of the PINs given. It
 // reports whether a second attempt is without danger for the token.
 func (a *asker) settle(err error) (mayRetry bool) {
@@ -211,7 +219,7 @@ func (a *asker) settle(err error) (mayRetry bool) {
 		old, known := a.vault.login(g.token)
 		known = known && hmac.Equal(old.Reveal(), g.pin.Reveal())
 		switch {
-		case provesLogin(err):
+		case provesLogin(err) || g.accepted:
 			a.vault.take(g.token, g.pin)
 		case a.failure != nil: // a later question ended it
 		case last && (errors.Is(err, signer.ErrPINIncorrect) || errors.Is(err, signer.ErrPINLocked)):

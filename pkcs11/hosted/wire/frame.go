@@ -36,6 +36,7 @@ const (
 	OpBye                        // none
 	OpAsk                        // to holdfast: Ask, for the PIN a request needs
 	OpAnswer                     // to the host: Answer
+	OpAccepted                   // to holdfast, none: the token took the PIN answered last
 	OpReply                      // to holdfast: the request's result
 	OpFail                       // to holdfast: Error
 	lastOp         = OpFail
