@@ -12,6 +12,9 @@ need() { # need PACKAGE COMMAND...: the command tells whether the package is nee
 
 boto3() { python3 -c 'import boto3' || /usr/bin/python3 -c 'import boto3'; }
 
+tpm2_provider() { find /usr/lib -path '*ossl-modules/tpm2.so' | grep -q .; }
+tcti_swtpm() { find /usr/lib -name 'libtss2-tcti-swtpm.so*' | grep -q .; }
+
 need awscli command -v aws
 need gcc command -v gcc
 need libc6-dev test -e /usr/include/stdlib.h
@@ -20,6 +23,16 @@ case ${1:-} in
 demo) ;;
 test)
 	need opensc command -v pkcs11-tool
+	need libssl-dev test -e /usr/include/openssl/ssl.h
+	need swtpm command -v swtpm
+	need swtpm-tools command -v swtpm_setup
+	need tpm2-tools command -v tpm2_create
+	need tpm2-openssl tpm2_provider
+	need libtss2-tcti-swtpm0 tcti_swtpm
+	need systemd test -x /lib/systemd/systemd-measure
+	need nodejs command -v node
+	need npm command -v npm
+	need strace command -v strace
 	need openssl command -v openssl
 	need python3-boto3 boto3
 	;;

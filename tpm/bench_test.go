@@ -1,0 +1,107 @@
+package tpm_test
+
+import (
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/holdfast-iam/holdfast/signer"
+	"github.com/holdfast-iam/holdfast/tpm"
+	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+)
+
+// BenchmarkSign signs in turn with a Key and with a bare TPM2_Sign loop, each
+// on a TPM of its own, and reports the Key's speed as a part of the loop's.
+func BenchmarkSign(b *testing.B) {
+	for _, alg := range []tpm.Algorithm{tpm.P256, tpm.P384, tpm.RSA2048} {
+		b.Run(string(alg)+"/empty", func(b *testing.B) { benchmarkSign(b, alg, "") })
+		b.Run(string(alg)+"/session", func(b *testing.B) { benchmarkSign(b, alg, longSecret) })
+	}
+}
+
+func benchmarkSign(b *testing.B, alg tpm.Algorithm, secret string) {
+	_, d := startB(b)
+	f := create(b, d, tpm.CreateOptions{Algorithm: alg, Auth: signer.NewSecret([]byte(secret))})
+	k := openKey(b, d, f, tpm.Options{Auth: password(secret, nil)})
+	digest := make([]byte, 32)
+	ours := func() error {
+		_, err := k.Sign(nil, digest, cryptoSHA256)
+		return err
+	}
+	bare := bareSign(b, alg)
+	const batch = 20
+	var ratios []float64
+	var spent time.Duration
+	for b.Loop() {
+		var took [2]time.Duration
+		for i, f := range []func() error{ours, bare} {
+			began := time.Now()
+			for range batch {
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took[i] = time.Since(began)
+		}
+		ratios = append(ratios, float64(took[1])/float64(took[0]))
+		spent += took[0]
+	}
+	slices.Sort(ratios)
+	b.ReportMetric(ratios[len(ratios)/2], "of-bare")
+	b.ReportMetric(float64(batch*len(ratios))/spent.Seconds(), "signatures/s")
+}
+
+func startB(b *testing.B) (*tpmtest.TPM, *tpm.Device) {
+	s := tpmtest.Start(b)
+	return s, open(b, s.TCTI())
+}
+
+// A bare transport: one connection, a write and a read.
+type bare struct {
+	net.Conn
+	buf [4096]byte
+}
+
+func (c *bare) Send(command []byte) ([]byte, error) {
+	if _, err := c.Write(command); err != nil {
+		return nil, err
+	}
+	n, err := c.Read(c.buf[:])
+	return c.buf[:n], err
+}
+
+// bareSign returns what makes one signature and does nothing else.
+func bareSign(b *testing.B, alg tpm.Algorithm) func() error {
+	s, d := startB(b)
+	create(b, d, tpm.CreateOptions{Algorithm: alg, Persistent: 0x81000001})
+	if err := d.Close(); err != nil {
+		b.Fatal(err)
+	}
+	conn, err := net.Dial("unix", s.Socket())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	t := &bare{Conn: conn}
+	pub, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(0x81000001)}.Execute(t)
+	if err != nil {
+		b.Fatal(err)
+	}
+	scheme := tpm2.TPMAlgECDSA
+	if alg == tpm.RSA2048 {
+		scheme = tpm2.TPMAlgRSASSA
+	}
+	cmd := tpm2.Sign{
+		KeyHandle:  tpm2.AuthHandle{Handle: 0x81000001, Name: pub.Name, Auth: tpm2.PasswordAuth(nil)},
+		Digest:     tpm2.TPM2BDigest{Buffer: make([]byte, 32)},
+		InScheme:   tpm2.TPMTSigScheme{Scheme: scheme, Details: tpm2.NewTPMUSigScheme(scheme, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256})},
+		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
+	}
+	return func() error {
+		_, err := cmd.Execute(t)
+		return err
+	}
+}

@@ -1,0 +1,257 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/holdfast-iam/holdfast/signer"
+)
+
+// approved finds a signed policy that fits the present state and executes it:
+// one of the signature file first, then the key file's own.
+func (r *run) approved(s Authorize, alternatives []Alternative) error {
+	err := r.approvedPCRs(s)
+	if err == nil || !mayTryAnother(err) {
+		return err
+	}
+	if len(alternatives) == 0 {
+		return err
+	}
+	tried := []error{err}
+	if r.in.Signed == nil {
+		tried = nil
+	}
+	for _, a := range alternatives {
+		if len(a.Steps) == 0 {
+			continue
+		}
+		if last, ok := a.Steps[len(a.Steps)-1].(Authorize); !ok || last.Signature == nil {
+			continue
+		}
+		if err := r.restart(); err != nil {
+			return err
+		}
+		err := r.steps(a.Steps, nil)
+		if err == nil {
+			r.outcome.Alternative = a.Name
+			return nil
+		}
+		if !mayTryAnother(err) {
+			return err
+		}
+		tried = append(tried, inAlternative(a, err))
+	}
+	return oneLine(append([]error{ErrNoSignedPolicy}, tried...))
+}
+
+// approvedPCRs takes, of the entries that the approver signed, the one for the
+// present PCR values.
+func (r *run) approvedPCRs(s Authorize) error {
+	pub, err := tpm2.Pub(s.Public)
+	if err != nil {
+		return fmt.Errorf("%w: the approver's key: %v", ErrUnsupported, err)
+	}
+	fp, err := Fingerprint(pub)
+	if err != nil {
+		return err
+	}
+	entries := r.in.Signed.by(fp)
+	if len(entries) == 0 {
+		where := "no file of signed PCR policies was given, and one is wanted"
+		if r.in.Signed != nil {
+			where = r.in.Signed.name() + " has none"
+		}
+		return signer.WithHint(fmt.Errorf("%w: %s signed by %s", ErrNoSignedPolicy, where, s.keyID()),
+			"name the file of signed PCR policies that its maker signed with the key this one is bound to")
+	}
+	var all Selection
+	for _, e := range entries {
+		all = union(all, e.Selection)
+	}
+	now, err := Read(r.ctx, r.tpm, all)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		step, err := NewPCR(r.hash, e.Selection, now)
+		if err != nil {
+			return err
+		}
+		digest, err := (&Policy{Hash: r.hash, Steps: []Step{step}}).Digest()
+		if err != nil {
+			return err
+		}
+		if string(digest) != string(e.Policy) {
+			continue
+		}
+		sig, err := tpmSignature(s.Public, e.Signature)
+		if err != nil {
+			return err
+		}
+		if err := r.pcr(step); err != nil {
+			return err
+		}
+		return r.authorize(s, sig)
+	}
+	moved := ""
+	if r.in.Expected != nil {
+		for _, c := range r.in.Expected.Values.Compare(now, all) {
+			moved += "; " + c.String()
+		}
+	}
+	return signer.WithHint(fmt.Errorf("%w: %s has %d signed by %s, for other values of %s%s",
+		ErrNoSignedPolicy, r.in.Signed.name(), len(entries), s.keyID(), all, moved),
+		"have a policy signed for the present PCR values, if the change is yours; if not, find out what booted")
+}
+
+// authorize has the TPM check the signature over the policy executed so far,
+// and executes TPM2_PolicyAuthorize.
+func (r *run) authorize(s Authorize, sig *tpm2.TPMTSignature) error {
+	got, err := tpm2.PolicyGetDigest{PolicySession: r.session}.Execute(r.tpm)
+	if err != nil {
+		return fmt.Errorf("TPM2_PolicyGetDigest: %w", err)
+	}
+	approved := got.PolicyDigest.Buffer
+	name, err := s.Name()
+	if err != nil {
+		return err
+	}
+	alg, err := s.Public.NameAlg.Hash()
+	if err != nil {
+		return fmt.Errorf("%w: the approver's key: %v", ErrUnsupported, err)
+	}
+	h := alg.New()
+	h.Write(approved)
+	h.Write(s.Ref)
+	ticket, err := r.verify(s.Public, h.Sum(nil), sig)
+	if err != nil {
+		return fmt.Errorf("%v: %w", s, err)
+	}
+	_, err = tpm2.PolicyAuthorize{
+		PolicySession:  r.session,
+		ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved},
+		PolicyRef:      tpm2.TPM2BDigest{Buffer: s.Ref},
+		KeySign:        tpm2.TPM2BName{Buffer: name},
+		CheckTicket:    *ticket,
+	}.Execute(r.tpm)
+	return named(s, err)
+}
+
+// verify loads the public key for as long as it takes. It is loaded into the
+// owner hierarchy, or the endorsement's where that is switched off, for the
+// null hierarchy gives no ticket.
+func (r *run) verify(pub tpm2.TPMTPublic, digest []byte, sig *tpm2.TPMTSignature) (_ *tpm2.TPMTTKVerified, err error) {
+	load := tpm2.LoadExternal{InPublic: tpm2.New2B(pub), Hierarchy: tpm2.TPMRHOwner}
+	key, err := load.Execute(r.tpm)
+	if errors.Is(err, tpm2.TPMRCHierarchy) {
+		load.Hierarchy = tpm2.TPMRHEndorsement
+		key, err = load.Execute(r.tpm)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("TPM2_LoadExternal: %w", err)
+	}
+	defer func() {
+		if _, e := (tpm2.FlushContext{FlushHandle: key.ObjectHandle}).Execute(r.tpm); e != nil && err == nil {
+			err = fmt.Errorf("TPM2_FlushContext: %w", e)
+		}
+	}()
+	rsp, err := tpm2.VerifySignature{
+		KeyHandle: tpm2.NamedHandle{Handle: key.ObjectHandle, Name: key.Name},
+		Digest:    tpm2.TPM2BDigest{Buffer: digest},
+		Signature: *sig,
+	}.Execute(r.tpm)
+	if errors.Is(err, tpm2.TPMRCSignature) {
+		return nil, fmt.Errorf("%w: %w", ErrBadSignature, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("TPM2_VerifySignature: %w", err)
+	}
+	return &rsp.Validation, nil
+}
+
+// branch executes the first branch that the state allows, and the Or.
+func (r *run) branch(s Or, alternatives []Alternative) error {
+	var tried []error
+	for _, a := range alternatives {
+		d, err := (&Policy{Hash: r.hash, Steps: a.Steps}).Digest()
+		if err != nil {
+			return inAlternative(a, err)
+		}
+		if !slices.ContainsFunc(s.Digests, func(b []byte) bool { return string(b) == string(d) }) {
+			continue
+		}
+		if len(tried) > 0 {
+			if err := r.restart(); err != nil {
+				return err
+			}
+		}
+		err = r.steps(a.Steps, nil)
+		if err == nil {
+			r.outcome.Alternative = a.Name
+			return r.or(s)
+		}
+		if !mayTryAnother(err) {
+			return err
+		}
+		tried = append(tried, inAlternative(a, err))
+	}
+	if len(tried) == 0 {
+		return fmt.Errorf("%w: the key file has none of the policies that its Or joins", ErrUnsupported)
+	}
+	return oneLine(tried)
+}
+
+// mayTryAnother tells a policy that does not fit from a failure that another
+// policy would not mend, or that may have cost a lock-out try.
+func mayTryAnother(err error) bool {
+	return errors.Is(err, ErrPCRMismatch) || errors.Is(err, ErrNoSignedPolicy) || errors.Is(err, ErrBadSignature)
+}
+
+func inAlternative(a Alternative, err error) error {
+	if a.Name == "" {
+		return err
+	}
+	return fmt.Errorf("%q: %w", a.Name, err)
+}
+
+// joined is errors.Join on one line.
+type joined []error
+
+func oneLine(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return joined(errs)
+}
+
+func (j joined) Unwrap() []error { return j }
+
+func (j joined) Error() string {
+	s := ""
+	for i, err := range j {
+		if i > 0 {
+			s += "; "
+		}
+		s += err.Error()
+	}
+	return s
+}
+
+// union adds b's PCRs to a's.
+func union(a, b Selection) Selection {
+	out := slices.Clone(a)
+	for _, bank := range b {
+		i := slices.IndexFunc(out, func(o Bank) bool { return o.Hash == bank.Hash })
+		if i < 0 {
+			out = append(out, Bank{bank.Hash, slices.Clone(bank.PCRs)})
+			continue
+		}
+		pcrs := slices.Concat(out[i].PCRs, bank.PCRs)
+		slices.Sort(pcrs)
+		out[i].PCRs = slices.Compact(pcrs)
+	}
+	return out
+}

@@ -1,0 +1,215 @@
+package tpm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// A loaded is an object or session that is in the TPM because of us.
+type loaded struct {
+	handle tpm2.TPMHandle
+	name   []byte // of an object, if known
+	kept   bool   // past the end of the operation that loaded it
+}
+
+// A registry lists what is loaded, in the order of its creation.
+type registry []loaded
+
+func (r *registry) add(l loaded) { *r = append(*r, l) }
+
+func (r *registry) remove(h tpm2.TPMHandle) {
+	*r = slices.DeleteFunc(*r, func(l loaded) bool { return l.handle == h })
+}
+
+func (r registry) keep(h tpm2.TPMHandle, kept bool) {
+	for i := range r {
+		if r[i].handle == h {
+			r[i].kept = kept
+		}
+	}
+}
+
+// announce is called before a command is sent. If the command makes a handle
+// that has to outlive a SIGKILL of this process, it is written down first.
+func (d *Device) announce(o *op, command []byte) (pending, error) {
+	if d.lock == nil {
+		return pending{}, nil
+	}
+	var p pending
+	switch commandCode(command) {
+	case tpm2.TPMCCLoad:
+		p = pending{kind: pendingObject, name: nameInLoad(command, 4)}
+	case tpm2.TPMCCLoadExternal:
+		p = pending{kind: pendingObject, name: nameInLoad(command, 0)}
+	case tpm2.TPMCCContextLoad:
+		p = pending{kind: pendingObject, name: o.expect.Buffer}
+	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCCreateLoaded:
+		p = pending{kind: pendingTemplate, name: templateIn(command)}
+	case tpm2.TPMCCStartAuthSession:
+		before, err := d.loadedSessions(o)
+		if err != nil {
+			return p, err
+		}
+		p = pending{kind: pendingSession, before: before}
+	default:
+		return p, nil
+	}
+	return p, d.lock.record(d.live, p)
+}
+
+// account is called with every response. It lists what the command made, and
+// strikes what it ended.
+func (d *Device) account(p pending, command, rsp []byte) {
+	if responseCode(rsp) == tpm2.TPMRCSuccess {
+		d.accountSuccess(command, rsp)
+	} else if p.kind == "" {
+		return
+	}
+	if d.lock != nil && (p.kind != "" || ends(command)) {
+		d.lock.recordBestEffort(d.live)
+	}
+}
+
+func (d *Device) accountSuccess(command, rsp []byte) {
+	if h := madeHandle(command, rsp); h != 0 {
+		d.live.remove(h) // whatever had that handle is gone
+		d.live.add(loaded{handle: h, name: nameInResponse(commandCode(command), rsp)})
+	}
+	switch commandCode(command) {
+	case tpm2.TPMCCFlushContext, tpm2.TPMCCSequenceComplete:
+		if len(command) >= headerSize+4 {
+			d.live.remove(tpm2.TPMHandle(binary.BigEndian.Uint32(command[headerSize:])))
+		}
+	}
+	for _, h := range endedSessions(command) {
+		d.live.remove(h)
+	}
+}
+
+// ends reports whether the command can end a handle.
+func ends(command []byte) bool {
+	switch commandCode(command) {
+	case tpm2.TPMCCFlushContext, tpm2.TPMCCSequenceComplete:
+		return true
+	}
+	return len(endedSessions(command)) > 0
+}
+
+// flush flushes a handle; one that is gone already is none.
+func (o *op) flush(h tpm2.TPMHandle) error {
+	o.d.unkeep(h)
+	_, err := tpm2.FlushContext{FlushHandle: h}.Execute(o)
+	if rc := codeOf(err); rc == tpm2.TPMRCHandle || rc == tpm2.TPMRCValue || rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6 {
+		o.d.live.remove(h)
+		return nil
+	}
+	return o.d.wrapf(err, "flushing handle %#x", uint32(h))
+}
+
+// unkeep lets go of what stands for the handle in this process.
+func (d *Device) unkeep(h tpm2.TPMHandle) {
+	for _, r := range d.residents {
+		if r.handle == h {
+			r.handle = 0
+		}
+	}
+	d.policies = slices.DeleteFunc(d.policies, func(s *session) bool { return s.handle == h })
+	if d.session != nil && d.session.handle == h {
+		d.session = nil
+	}
+}
+
+// distrust marks sessions whose nonces may have moved on without us: what they
+// would prove next the TPM would take for a wrong password.
+func (d *Device) distrust(used []sessionUse) {
+	for _, u := range used {
+		if d.session != nil && d.session.handle == u.handle {
+			d.session.bad = true
+		}
+		for _, s := range d.policies {
+			s.bad = s.bad || s.handle == u.handle
+		}
+	}
+}
+
+// sweep flushes, last first, what an operation left behind and nobody keeps,
+// whether or not its context has ended.
+func (d *Device) sweep() error {
+	if d.doubt && d.lock != nil {
+		return nil
+	}
+	return d.flushAll(func(l loaded) bool { return !l.kept })
+}
+
+func (d *Device) flushAll(which func(loaded) bool) error {
+	if !slices.ContainsFunc(d.live, which) {
+		return nil
+	}
+	ctx, cancel := cleanupContext()
+	defer cancel()
+	o := &op{d: d, ctx: ctx}
+	var all error
+	for _, l := range slices.Backward(slices.Clone(d.live)) {
+		if which(l) {
+			if err := o.flush(l.handle); err != nil {
+				all = errors.Join(all, err)
+				if lost(err) {
+					break
+				}
+			}
+		}
+	}
+	return all
+}
+
+// forget drops all that was loaded, which is gone from the TPM.
+func (d *Device) forget() {
+	d.live = nil
+	for _, r := range d.residents {
+		r.handle, r.saved = 0, nil
+	}
+	d.session, d.policies = nil, nil
+	if d.lock != nil && !d.leased.IsZero() {
+		d.lock.recordBestEffort(nil)
+	}
+}
+
+// loadedSessions lists the sessions in the TPM, anyone's.
+func (d *Device) loadedSessions(o *op) ([]tpm2.TPMHandle, error) {
+	return d.handles(o, tpm2.TPMHandle(uint32(tpm2.TPMHTLoadedSession)<<24))
+}
+
+// handles lists the handles of one type that the TPM has.
+func (d *Device) handles(o *op, first tpm2.TPMHandle) ([]tpm2.TPMHandle, error) {
+	var all []tpm2.TPMHandle
+	for {
+		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: uint32(first), PropertyCount: 64}.Execute(o)
+		if err != nil {
+			return nil, d.wrapf(err, "listing handles")
+		}
+		list, err := rsp.CapabilityData.Data.Handles()
+		if err != nil {
+			return nil, d.wrapf(err, "listing handles")
+		}
+		all = append(all, list.Handle...)
+		if !rsp.MoreData || len(list.Handle) == 0 {
+			return all, nil
+		}
+		first = list.Handle[len(list.Handle)-1] + 1
+	}
+}
+
+// fits reports whether a loaded object is the one that p announced.
+func (p pending) fits(name, public []byte) bool {
+	switch p.kind {
+	case pendingObject:
+		return len(p.name) > 0 && bytes.Equal(name, p.name)
+	case pendingTemplate:
+		return len(p.name) > 0 && bytes.HasPrefix(public, p.name)
+	}
+	return false
+}
