@@ -89,6 +89,9 @@ func complete(base []string, vars []variable) []variable {
 			vars[i].value += string(filepath.ListSeparator) + old
 		}
 	}
+	if lookup(base, "HOLDFAST_CACHE") == "" {
+		vars = append(vars, variable{"HOLDFAST_CACHE", "off"}) // sessions of a lab are of no use after it
+	}
 	names := []string{"NO_PROXY", "no_proxy"} // tools differ in which they read
 	if runtime.GOOS == "windows" {
 		names = names[:1]

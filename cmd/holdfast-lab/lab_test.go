@@ -33,7 +33,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(programs)
-	if out, err := exec.Command("go", "build", "-o", programs+string(filepath.Separator), ".", "../holdfast").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", programs+string(filepath.Separator), ".", "../holdfast", "../holdfast-pkcs11").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1
 	}
@@ -136,7 +136,7 @@ func runIn(t *testing.T, l *lab, args ...string) (stdout, stderr string, code in
 // An AWS CLI, through holdfast, with every kind of key.
 func TestAWSCLI(t *testing.T) {
 	for _, aws := range awsCLIs(t) {
-		for _, key := range []string{"ec-p256", "rsa-2048", "ml-dsa-65"} {
+		for _, key := range []string{"ec-p256", "rsa-2048", "ml-dsa-65", "pkcs11", "pkcs11:rsa-2048"} {
 			t.Run(aws+" "+key, func(t *testing.T) {
 				l := start(t, func(o *options) { o.keyType = key; o.role = "cli" })
 				whoami := func(profile, want string) {

@@ -40,11 +40,18 @@ func (s *server) do(ctx context.Context, op wire.Op, body []byte) (wire.Message,
 		if err := wire.Decode(body, &m); err != nil {
 			return nil, err
 		}
-		k, err := s.module.OpenKey(ctx, m.URI, m.Public, options(m.Options))
+		var k *cryptoki.Key
+		var certs []pkcs11.Certificate
+		var err error
+		if m.Certificates {
+			k, certs, err = s.module.OpenIdentity(ctx, m.URI, m.Public, options(m.Options))
+		} else {
+			k, err = s.module.OpenKey(ctx, m.URI, m.Public, options(m.Options))
+		}
 		if err != nil {
 			return nil, err
 		}
-		return s.opened(ctx, k, m.Certificates)
+		return s.opened(k, certs)
 	case wire.OpGenerate:
 		var m wire.Generate
 		if err := wire.Decode(body, &m); err != nil {
@@ -54,7 +61,7 @@ func (s *server) do(ctx context.Context, op wire.Op, body []byte) (wire.Message,
 		if err != nil {
 			return nil, err
 		}
-		return s.opened(ctx, k, false)
+		return s.opened(k, nil)
 	case wire.OpTokens:
 		tokens, err := s.module.Tokens(ctx)
 		return &wire.Tokens{Tokens: tokens}, err
@@ -125,12 +132,8 @@ func (s *server) importCertificate(ctx context.Context, body []byte) (wire.Messa
 }
 
 // opened gives the key a handle and describes it.
-func (s *server) opened(ctx context.Context, k *cryptoki.Key, withCertificates bool) (wire.Message, error) {
-	m := &wire.Opened{Public: k.Public(), URI: k.URI(), Info: k.Info()}
-	if withCertificates {
-		certs, err := k.Certificates(ctx)
-		m.Certificates, m.CertificatesError = certs, wire.NewError(err)
-	}
+func (s *server) opened(k *cryptoki.Key, certs []pkcs11.Certificate) (wire.Message, error) {
+	m := &wire.Opened{Public: k.Public(), URI: k.URI(), Info: k.Info(), Certificates: certs}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keys == nil { // on the way out

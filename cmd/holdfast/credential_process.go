@@ -48,12 +48,14 @@ func (f *sessionFlags) add(fs *pflag.FlagSet) {
 
 func (a *app) credentialProcess() *cobra.Command {
 	var f sessionFlags
+	var cf cacheFlags
 	cmd := &cobra.Command{
 		Use:   "credential-process",
 		Short: "Print credentials for an AWS SDK or CLI (credential_process)",
 		Long: `Makes one IAM Roles Anywhere session and prints its credentials as the JSON
 that a credential_process in ~/.aws/config returns. A failure is one line on
-stderr and nothing on stdout.
+stderr and nothing on stdout. Credentials are kept for the next run where that
+is safe; --cache says where.
 
   [profile edge]
   credential_process = holdfast credential-process --certificate /etc/edge/device.crt --private-key /etc/edge/device.key --trust-anchor-arn ARN --profile-arn ARN --role-arn ARN
@@ -62,29 +64,45 @@ stderr and nothing on stdout.
 		Args:        noArgs,
 		Annotations: map[string]string{foldsErrors: "true"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.runCredentialProcess(cmd, &f)
+			return a.runCredentialProcess(cmd, &f, &cf)
 		},
 	}
 	f.add(cmd.Flags())
+	cf.add(cmd.Flags())
 	return cmd
 }
 
-func (a *app) runCredentialProcess(cmd *cobra.Command, f *sessionFlags) error {
+func (a *app) runCredentialProcess(cmd *cobra.Command, f *sessionFlags, cf *cacheFlags) error {
 	if err := f.checkFlags(cmd); err != nil {
 		return err
 	}
-	log := a.setDebug(f.debug)
-	ctx := cmd.Context()
-	id, err := a.openIdentity(ctx, &f.identityFlags)
-	if err != nil {
+	if err := cf.check(cmd); err != nil {
 		return err
 	}
-	defer id.Close()
-	session, err := a.createSession(ctx, f, id, log)
+	log := a.setDebug(f.debug)
+	session, err := a.cachedSession(cmd.Context(), cf, f, log, func(ctx context.Context) (*rolesanywhere.Session, error) {
+		return a.freshSession(ctx, f, log)
+	})
 	if err != nil {
 		return err
 	}
 	return a.printCredentials(session)
+}
+
+// freshSession opens the identity for one session.
+func (a *app) freshSession(ctx context.Context, f *sessionFlags, log *slog.Logger) (*rolesanywhere.Session, error) {
+	// The deadline covers the key's hardware too, unless a person is to type.
+	if !f.asksPerson() && f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(f.timeout))
+		defer cancel()
+	}
+	id, err := a.openIdentity(ctx, &f.identityFlags)
+	if err != nil {
+		return nil, err
+	}
+	defer id.Close()
+	return a.createSession(ctx, f, id, log)
 }
 
 func (a *app) createSession(ctx context.Context, f *sessionFlags, id *signer.Identity, log *slog.Logger) (*rolesanywhere.Session, error) {

@@ -27,7 +27,7 @@ func main() {
 // run is the program: its arguments, its output, its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: stdout, say: term.Printer{W: stderr, Program: "holdfast"}}
-	root := a.root()
+	root := a.root(args)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -59,7 +59,7 @@ type app struct {
 // of their own: its failures are one line.
 const foldsErrors = "folds-errors"
 
-func (a *app) root() *cobra.Command {
+func (a *app) root(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "holdfast",
 		Short: "AWS credentials for workloads outside AWS, from a key that stays where it is",
@@ -77,18 +77,39 @@ Roles Anywhere. The private key that proves who they are stays where it is.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd, withoutSecret(err))
 	})
-	root.AddCommand(
-		a.credentialProcess(),
-		a.signString(),
-		a.readCertificateData(),
-		a.list(),
-		a.key(),
-		a.csr(),
-		a.certificate(),
-		a.ca(),
-		a.version(),
-	)
+	a.addCommands(root, args)
 	return root
+}
+
+// addCommands adds the commands to root: only the one that args begin with, if
+// they do with one, to start faster.
+func (a *app) addCommands(root *cobra.Command, args []string) {
+	commands := []struct {
+		name string
+		make func() *cobra.Command
+	}{
+		{"credential-process", a.credentialProcess},
+		{"update", a.update},
+		{"serve", a.serve},
+		{"cache", a.cache},
+		{"sign-string", a.signString},
+		{"read-certificate-data", a.readCertificateData},
+		{"list", a.list},
+		{"key", a.key},
+		{"csr", a.csr},
+		{"certificate", a.certificate},
+		{"ca", a.ca},
+		{"version", a.version},
+	}
+	for _, c := range commands {
+		if len(args) > 0 && c.name == args[0] {
+			root.AddCommand(c.make())
+			return
+		}
+	}
+	for _, c := range commands {
+		root.AddCommand(c.make())
+	}
 }
 
 // noArgs refuses stray arguments: an unquoted value in a credential_process

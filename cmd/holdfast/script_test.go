@@ -102,6 +102,7 @@ func TestScripts(t *testing.T) {
 				"fault":    cmdFault,
 				"requests": cmdRequests,
 				"expiry":   cmdExpiry,
+				"running":  cmdRunning,
 				"oneline":  cmdOneLine,
 			},
 			RequireExplicitExec: true,
@@ -161,8 +162,13 @@ func setupScript(env *testscript.Env, logs string, secrets *secretList) error {
 	env.Values[serverKey{}] = srv
 	role := srv.AddRole(rolesanywheretest.Role{Name: "edge"})
 	profile := srv.AddProfile(rolesanywheretest.Profile{Name: "edge", RoleARNs: []string{role}})
+	testdata, err := filepath.Abs("../../testdata")
+	if err != nil {
+		return err
+	}
 	env.Vars = append(env.Vars,
-		logDir+"="+logs,
+		"TESTDATA="+testdata,
+		logDir+"="+logs, cacheEnv+"=off",
 		"ENDPOINT="+srv.URL, "AWS_ENDPOINT_URL_ROLESANYWHERE="+srv.URL,
 		"ROLE="+role, "PROFILE="+profile,
 		"ANCHOR=arn:aws:rolesanywhere:us-east-1:123456789012:trust-anchor/00000000-0000-0000-0000-000000000000",
@@ -272,6 +278,27 @@ func cmdExpiry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if left := time.Until(at); left < shortest || left > longest {
 		ts.Fatalf("credentials live %v, want %v to %v", left, shortest, longest)
+	}
+}
+
+// running PROGRAM fails if a process of that name runs with this script's
+// folder in its environment, ! running if none does.
+func cmdRunning(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] running PROGRAM")
+	}
+	mark := []byte("WORK=" + ts.Getenv("WORK"))
+	var found bool
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range environs {
+		env, err1 := os.ReadFile(file)
+		name, err2 := os.ReadFile(filepath.Join(filepath.Dir(file), "comm"))
+		if err1 == nil && err2 == nil && bytes.Contains(env, mark) && strings.HasPrefix(args[0], strings.TrimSpace(string(name))) {
+			found = true
+		}
+	}
+	if found == neg {
+		ts.Fatalf("%s running: %v", args[0], found)
 	}
 }
 

@@ -9,8 +9,13 @@
 //		ProfileARN:     "arn:aws:rolesanywhere:eu-west-1:111122223333:profile/…",
 //		RoleARN:        "arn:aws:iam::111122223333:role/edge",
 //	})
-//	cfg, err := config.LoadDefaultConfig(ctx,
-//		config.WithCredentialsProvider(aws.NewCredentialsCache(provider)))
+//	cfg, err := config.LoadDefaultConfig(ctx, config.WithCredentialsProvider(provider))
+//
+// The [Provider] keeps the session: any number of goroutines share one
+// CreateSession, and it is renewed in the background before it ends. While AWS
+// is away, the last good credentials are handed out until they expire, and
+// CreateSession is tried with back-off. [Provider.Close] ends that; a program
+// that lives as long as its provider need not call it.
 //
 // [Client.CreateSession] makes one session and tells more about it than the
 // credentials. [Sign] is the AWS4-X509 signature alone, for any request.

@@ -1,0 +1,11 @@
+package awsfiles
+
+import (
+	"io/fs"
+	"os"
+)
+
+// On Windows a new file inherits its directory's access list.
+func keepOwner(*os.File, fs.FileInfo) error { return nil }
+
+func syncDir(string) error { return nil }
