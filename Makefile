@@ -23,11 +23,11 @@ demo: ## a session from a key (KEY=file|pkcs11), used by the real AWS CLI, in a 
 
 test: ## every test
 	scripts/setup.sh test
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 
 race: ## every test under the race detector
 	scripts/setup.sh test
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 45m ./...
 
 bench: ## whole processes and signatures, each beside the bare operation
 	scripts/setup.sh test

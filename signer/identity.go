@@ -34,7 +34,7 @@ func New(key crypto.Signer, leaf *x509.Certificate, others []*x509.Certificate) 
 	if err := CheckSupported(pub); err != nil {
 		return nil, err
 	}
-	if !samePublicKey(key.Public(), pub) {
+	if !SamePublicKey(key.Public(), pub) {
 		return nil, WithHint(
 			fmt.Errorf("%w: the certificate %q (serial %x) is for another %s key than the %s key given",
 				ErrKeyMismatch, leaf.Subject, leaf.SerialNumber, DescribeKey(pub), DescribeKey(key.Public())),
@@ -108,7 +108,7 @@ func SelectLeaf(pub crypto.PublicKey, certs []*x509.Certificate, at time.Time) (
 	best := -1
 	for i, c := range certs {
 		p, err := PublicKey(c)
-		if err != nil || !samePublicKey(pub, p) {
+		if err != nil || !SamePublicKey(pub, p) {
 			continue
 		}
 		if best < 0 || better(c, certs[best], at) {

@@ -92,8 +92,8 @@ func MarshalPublicKey(pub crypto.PublicKey) ([]byte, error) {
 	})
 }
 
-// samePublicKey compares encodings, so that two types of the same key agree.
-func samePublicKey(a, b crypto.PublicKey) bool {
+// SamePublicKey compares encodings, so that two types of the same key agree.
+func SamePublicKey(a, b crypto.PublicKey) bool {
 	if e, ok := a.(interface{ Equal(crypto.PublicKey) bool }); ok && e.Equal(b) {
 		return true
 	}

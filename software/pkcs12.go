@@ -243,11 +243,7 @@ func (x *pfx) sortCertificates() {
 
 func samePublicKey(cert *x509.Certificate, key crypto.Signer) bool {
 	pub, err := signer.PublicKey(cert)
-	if err != nil {
-		return false
-	}
-	e, ok := pub.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && e.Equal(key.Public())
+	return err == nil && signer.SamePublicKey(pub, key.Public())
 }
 
 func (p *parser) pkcs12Hint(err error) error {

@@ -5,12 +5,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/pkcs11"
 	"github.com/holdfast-iam/holdfast/pkcs11/hosted"
 	"github.com/holdfast-iam/holdfast/signer"
@@ -83,9 +83,9 @@ func withModule(u, from *pkcs11.URI) *pkcs11.URI {
 func (a *app) printToken(t pkcs11.Contents, uri func(*pkcs11.URI) string) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintf(w, "%s%s\n  %s\n", printable(t.Token.String()), tokenState(t.Token), uri(t.Token.URI()))
+	fmt.Fprintf(w, "%s%s\n  %s\n", term.Clean(t.Token.String()), tokenState(t.Token), uri(t.Token.URI()))
 	if t.Err != nil {
-		fmt.Fprintf(w, "  error: %s\n", printable(t.Err.Error()))
+		fmt.Fprintf(w, "  error: %s\n", term.Clean(t.Err.Error()))
 	}
 	for _, k := range t.Keys {
 		fits := "no certificate"
@@ -119,17 +119,7 @@ func subject(c pkcs11.Certificate) string {
 	if c.X509 == nil {
 		return "that does not parse"
 	}
-	return printable(c.X509.Subject.String())
-}
-
-// printable keeps what a token holds from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
+	return term.Clean(c.X509.Subject.String())
 }
 
 func tokenState(t pkcs11.Token) string {

@@ -15,6 +15,7 @@ import (
 	"github.com/cloudflare/circl/sign"
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/pkcs11"
 	"github.com/holdfast-iam/holdfast/pkcs11/hosted"
 	"github.com/holdfast-iam/holdfast/signer"
@@ -96,7 +97,7 @@ func (a *app) printMatching(ctx context.Context, ref signer.Reference, f *identi
 	}
 	for i, c := range found {
 		fmt.Fprintf(&b, "%d) Hex Fingerprint: %x\nSubject: %s\nIssuer: %s\nSerial Number: %X\nURI: %s\n", i+1,
-			sha1.Sum(c.DER), printable(c.X509.Subject.String()), printable(c.X509.Issuer.String()), c.X509.SerialNumber, withModule(c.URI(), uri).Exact())
+			sha1.Sum(c.DER), term.Clean(c.X509.Subject.String()), term.Clean(c.X509.Issuer.String()), c.X509.SerialNumber, withModule(c.URI(), uri).Exact())
 	}
 	_, err = a.stdout.Write([]byte(b.String()))
 	return err

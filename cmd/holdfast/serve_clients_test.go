@@ -21,7 +21,7 @@ import (
 
 const (
 	// clientLife is the sessions' in TestRealClients.
-	clientLife = 20 * time.Second
+	clientLife = 60 * time.Second
 	expiries   = 3
 )
 

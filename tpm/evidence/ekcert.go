@@ -74,12 +74,7 @@ func certifies(der []byte, pub tpm2.TPMTPublic) bool {
 		return false
 	}
 	key, err := tpm2.Pub(pub)
-	return err == nil && sameKey(cert.key, key)
-}
-
-func sameKey(a, b crypto.PublicKey) bool {
-	e, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && e.Equal(b)
+	return err == nil && signer.SamePublicKey(cert.key, key)
 }
 
 // Fingerprint is by which [VerifyOptions.EKs] knows an EK: the SHA-256 of its

@@ -170,7 +170,7 @@ func (r *Result) endorsement(b *Bundle, o VerifyOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if !sameKey(cert.key, key) {
+	if !signer.SamePublicKey(cert.key, key) {
 		return ErrEKMismatch
 	}
 	if !pinned {
@@ -211,7 +211,7 @@ func checkKey(pub tpm2.TPMTPublic, request *x509.CertificateRequest) error {
 	if err != nil {
 		return err
 	}
-	if !sameKey(key, request.PublicKey) {
+	if !signer.SamePublicKey(key, request.PublicKey) {
 		return fmt.Errorf("%w: the request %q is for another key than the TPM's %s key",
 			signer.ErrKeyMismatch, request.Subject, signer.DescribeKey(key))
 	}

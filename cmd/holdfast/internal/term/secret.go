@@ -174,7 +174,7 @@ func (s *Source) prompt(ctx context.Context, object string) (signer.Secret, erro
 	if err != nil {
 		return signer.Secret{}, fmt.Errorf("%s for %s: %w", s.noun(), object, err)
 	}
-	fmt.Fprintf(out, "%s%s for %s: ", strings.ToUpper(s.noun()[:1]), s.noun()[1:], clean(object))
+	fmt.Fprintf(out, "%s%s for %s: ", strings.ToUpper(s.noun()[:1]), s.noun()[1:], Clean(object))
 	type result struct {
 		text []byte
 		err  error

@@ -26,33 +26,33 @@ type Printer struct {
 
 // Error says err and its hint on two lines.
 func (p Printer) Error(err error) {
-	fmt.Fprintf(p.W, "%s: error: %s\n", p.Program, clean(err.Error()))
+	fmt.Fprintf(p.W, "%s: error: %s\n", p.Program, Clean(err.Error()))
 	if hint := signer.Hint(err); hint != "" {
-		fmt.Fprintf(p.W, "%s: hint: %s\n", p.Program, clean(hint))
+		fmt.Fprintf(p.W, "%s: hint: %s\n", p.Program, Clean(hint))
 	}
 }
 
 // ErrorLine says err and its hint on one line.
 func (p Printer) ErrorLine(err error) {
-	line := clean(err.Error())
+	line := Clean(err.Error())
 	if hint := signer.Hint(err); hint != "" {
-		line += "; " + clean(hint)
+		line += "; " + Clean(hint)
 	}
 	fmt.Fprintf(p.W, "%s: error: %s\n", p.Program, line)
 }
 
 // Warn says what does not stop the command.
 func (p Printer) Warn(message string) {
-	fmt.Fprintf(p.W, "%s: warning: %s\n", p.Program, clean(message))
+	fmt.Fprintf(p.W, "%s: warning: %s\n", p.Program, Clean(message))
 }
 
 // Say says what was done.
 func (p Printer) Say(format string, args ...any) {
-	fmt.Fprintf(p.W, "%s: %s\n", p.Program, clean(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(p.W, "%s: %s\n", p.Program, Clean(fmt.Sprintf(format, args...)))
 }
 
-// clean makes s one line without control characters.
-func clean(s string) string {
+// Clean makes s one line without control characters, whoever it comes from.
+func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 {
 			return ' '
