@@ -94,9 +94,11 @@ func (a *app) freshSession(ctx context.Context, f *sessionFlags, log *slog.Logge
 	// The deadline covers the key's hardware too, unless a person is to type.
 	if !f.asksPerson() && f.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(f.timeout))
+		limit := time.Duration(f.timeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, &rolesanywhere.DeadlineError{After: limit})
 		defer cancel()
 	}
+	a.oneSignature = true
 	id, err := a.openIdentity(ctx, &f.identityFlags)
 	if err != nil {
 		return nil, err

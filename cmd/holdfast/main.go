@@ -51,6 +51,9 @@ type app struct {
 
 	// modules are the hosts of PKCS#11 modules that were started, by path.
 	modules map[string]*hosted.Host
+	// oneSignature: the command signs once, so that a module's host can end
+	// while AWS is asked.
+	oneSignature bool
 	// warnedPIN: a PIN in a URI was warned of.
 	warnedPIN bool
 }

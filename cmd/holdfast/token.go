@@ -68,7 +68,7 @@ func (a *app) openModule(ctx context.Context, ref signer.Reference, f *identityF
 	if host := a.modules[path]; host != nil {
 		return host, uri, nil
 	}
-	host, err := hosted.Start(ctx, hosted.Config{Module: path, Logger: slog.Default()})
+	host, err := hosted.Start(ctx, hosted.Config{Module: path, Logger: slog.Default(), Brief: a.oneSignature})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -24,16 +24,13 @@ func (t *token) certificates(s *session, more ...*p11.Attribute) ([]Certificate,
 	}
 	var certs []Certificate
 	for _, o := range objects {
-		if kind, ok, err := t.lib.number(s, o.handle, p11.CKA_CERTIFICATE_TYPE); err != nil {
+		if kind, ok, err := t.lib.number(s, o, p11.CKA_CERTIFICATE_TYPE); err != nil {
 			return nil, err
 		} else if ok && kind != p11.CKC_X_509 {
 			continue
 		}
-		der, ok, err := t.lib.attribute(s, o.handle, p11.CKA_VALUE)
-		if err != nil {
-			return nil, err
-		}
-		if !ok || len(der) == 0 {
+		der := o.known[p11.CKA_VALUE]
+		if len(der) == 0 {
 			continue // it is elsewhere: CKA_URL
 		}
 		c := Certificate{DER: der, Label: o.label, ID: o.id, Token: t.found}

@@ -91,7 +91,7 @@ func (m *Module) GenerateKey(ctx context.Context, uri *pkcs11.URI, algorithm str
 			made = made.With(name, v)
 		}
 	}
-	k, err := search{m, credentials{made, o}, made, pub}.in(ctx, info)
+	k, err := (&search{m: m, c: credentials{made, o}, uri: made, hint: pub}).in(ctx, info)
 	if err != nil {
 		return nil, fmt.Errorf("%s: it was generated, but %w", made, err)
 	}
@@ -199,6 +199,10 @@ func (t *token) generate(s *session, mech uint, public []*p11.Attribute, label s
 
 // inspect checks what a careful person would ask the token about a new key.
 func (t *token) inspect(s *session, pubHandle, privHandle p11.ObjectHandle) (crypto.PublicKey, error) {
+	private := newObject(privHandle)
+	if err := t.lib.read(s, private, p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE, p11.CKA_NEVER_EXTRACTABLE, p11.CKA_LOCAL); err != nil {
+		return nil, err
+	}
 	for _, must := range []struct {
 		kind uint
 		is   bool
@@ -209,7 +213,7 @@ func (t *token) inspect(s *session, pubHandle, privHandle p11.ObjectHandle) (cry
 		{p11.CKA_NEVER_EXTRACTABLE, true, "was extractable once"},
 		{p11.CKA_LOCAL, true, "was not made on the token"},
 	} {
-		flag, err := t.lib.flag(s, privHandle, must.kind)
+		flag, err := t.lib.flag(s, private, must.kind)
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +221,7 @@ func (t *token) inspect(s *session, pubHandle, privHandle p11.ObjectHandle) (cry
 			return nil, fmt.Errorf("the token made a private key that %s", must.what)
 		}
 	}
-	pub, _, err := t.lib.publicKey(s, pubHandle)
+	pub, _, err := t.lib.publicKey(s, newObject(pubHandle))
 	if err == nil && pub == nil {
 		err = errors.New("the token made a key whose public half it does not show")
 	}

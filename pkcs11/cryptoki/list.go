@@ -81,7 +81,7 @@ func (t *token) keys(s *session) ([]KeyInfo, error) {
 		return nil, err
 	}
 	for _, o := range public {
-		pub, algorithm, err := t.lib.publicKey(s, o.handle)
+		pub, algorithm, err := t.lib.publicKey(s, o)
 		if err != nil {
 			return nil, err
 		}

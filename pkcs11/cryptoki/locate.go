@@ -5,13 +5,21 @@ package cryptoki
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"fmt"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/holdfast-iam/holdfast/pkcs11"
 	"github.com/holdfast-iam/holdfast/signer"
 )
+
+// emptyName: an attribute that is empty differs from none to a token, but not
+// once it is read.
+func emptyName(uri *pkcs11.URI) bool {
+	return slices.ContainsFunc(template(uri), func(a *p11.Attribute) bool { return len(a.Value) == 0 })
+}
 
 // fit is what a private key's attributes say about a public key.
 type fit int
@@ -23,7 +31,7 @@ const (
 )
 
 func (t *token) fits(s *session, o object, pub crypto.PublicKey) (fit, error) {
-	own, _, err := t.lib.publicKey(s, o.handle)
+	own, _, err := t.lib.publicKey(s, o)
 	if err == nil && own == nil {
 		own, err = t.lib.publicKeyBeside(s, o)
 	}
@@ -39,8 +47,12 @@ func (t *token) fits(s *session, o object, pub crypto.PublicKey) (fit, error) {
 }
 
 // locate finds the one private key that is meant among those the session sees.
-func (q search) locate(ctx context.Context, t *token, s *session) (*Key, error) {
-	certs, err := q.certificates(t, s)
+func (q *search) locate(ctx context.Context, t *token, s *session) (*Key, error) {
+	read := q.certificates
+	if q.identity && wantsType(q.uri, pkcs11.TypeCertificate) && !emptyName(q.uri) {
+		read = q.readAll
+	}
+	certs, err := read(t, s)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +74,7 @@ func (q search) locate(ctx context.Context, t *token, s *session) (*Key, error) 
 	if len(wanted) == 0 {
 		return q.byName(t, s)
 	}
+	q.shortcut = q.shortcut && len(wanted) == 1
 	var keys []*Key
 	for _, pub := range wanted {
 		k, err := q.byPublicKey(ctx, t, s, pub, certs)
@@ -88,7 +101,7 @@ func (q search) locate(ctx context.Context, t *token, s *session) (*Key, error) 
 // wanted returns the public keys to find the private ones of: the hint, else
 // those of the certificates named, else those of the public key objects named
 // where no private key has that name.
-func (q search) wanted(t *token, s *session, certs []Certificate) ([]crypto.PublicKey, error) {
+func (q *search) wanted(t *token, s *session, certs []Certificate) ([]crypto.PublicKey, error) {
 	if q.hint != nil {
 		return []crypto.PublicKey{q.hint}, nil
 	}
@@ -116,7 +129,7 @@ func (q search) wanted(t *token, s *session, certs []Certificate) ([]crypto.Publ
 		return nil, err
 	}
 	for _, o := range objects {
-		pub, _, err := t.lib.publicKey(s, o.handle)
+		pub, _, err := t.lib.publicKey(s, o)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +142,7 @@ func (q search) wanted(t *token, s *session, certs []Certificate) ([]crypto.Publ
 
 // byPublicKey finds the private key of pub, or nil. If none says that it fits,
 // those that do not say are tried.
-func (q search) byPublicKey(ctx context.Context, t *token, s *session, pub crypto.PublicKey, certs []Certificate) (*Key, error) {
+func (q *search) byPublicKey(ctx context.Context, t *token, s *session, pub crypto.PublicKey, certs []Certificate) (*Key, error) {
 	var stages [][]*p11.Attribute
 	for _, c := range certs {
 		if len(c.ID) == 0 || !same(public(c), pub) {
@@ -154,6 +167,12 @@ func (q search) byPublicKey(ctx context.Context, t *token, s *session, pub crypt
 		if err != nil {
 			return nil, err
 		}
+		if q.shortcut && len(objects) == 1 && len(attrs) > 0 {
+			k, err := q.take(ctx, t, s, objects[0], pub)
+			if k != nil || err != nil {
+				return k, err
+			}
+		}
 		for _, o := range objects {
 			if seen[o.handle] {
 				continue
@@ -174,9 +193,38 @@ func (q search) byPublicKey(ctx context.Context, t *token, s *session, pub crypt
 	return q.byTrial(ctx, t, s, pub, maybe)
 }
 
+// notTaken is why the shortcut did not do.
+type notTaken struct{ error }
+
+// take returns the key of an object if its trial signature verifies, which
+// spares to ask whether it fits. It returns nil where that is no help.
+func (q *search) take(ctx context.Context, t *token, s *session, o object, pub crypto.PublicKey) (*Key, error) {
+	k, err := q.key(t, s, o, pub)
+	if err != nil || k.always {
+		return nil, err
+	}
+	if kind, ok, err := t.lib.number(s, o, p11.CKA_KEY_TYPE); err != nil || ok && kind != keyType(pub) {
+		return nil, err
+	}
+	if err := k.prove(ctx, s); classify(err) != failPlain {
+		return nil, err
+	} else if err != nil {
+		return nil, notTaken{err}
+	}
+	k.proven = true
+	return k, nil
+}
+
+func keyType(pub crypto.PublicKey) uint {
+	if _, ok := pub.(*ecdsa.PublicKey); ok {
+		return p11.CKK_EC
+	}
+	return p11.CKK_RSA
+}
+
 // byTrial returns the first of the keys whose signature verifies with pub, or
 // the only one, untried. A key that wants the PIN for a trial is not tried.
-func (q search) byTrial(ctx context.Context, t *token, s *session, pub crypto.PublicKey, maybe []object) (*Key, error) {
+func (q *search) byTrial(ctx context.Context, t *token, s *session, pub crypto.PublicKey, maybe []object) (*Key, error) {
 	for _, o := range maybe {
 		k, err := q.key(t, s, o, pub)
 		if err != nil || len(maybe) == 1 {
@@ -199,7 +247,7 @@ func (q search) byTrial(ctx context.Context, t *token, s *session, pub crypto.Pu
 
 // byName finds the one private key that the URI names, where nothing tells its
 // public key but the token.
-func (q search) byName(t *token, s *session) (*Key, error) {
+func (q *search) byName(t *token, s *session) (*Key, error) {
 	objects, err := t.lib.objects(s, p11.CKO_PRIVATE_KEY, template(q.uri)...)
 	if err != nil {
 		return nil, err
@@ -216,7 +264,7 @@ func (q search) byName(t *token, s *session) (*Key, error) {
 		return nil, ambiguous(q.uri, "keys", uris)
 	}
 	o := objects[0]
-	pub, algorithm, err := t.lib.publicKey(s, o.handle)
+	pub, algorithm, err := t.lib.publicKey(s, o)
 	if err == nil && pub == nil {
 		pub, err = t.lib.publicKeyBeside(s, o)
 	}
@@ -236,16 +284,16 @@ func (q search) byName(t *token, s *session) (*Key, error) {
 	return q.key(t, s, o, pub)
 }
 
-func (q search) key(t *token, s *session, o object, pub crypto.PublicKey) (*Key, error) {
+func (q *search) key(t *token, s *session, o object, pub crypto.PublicKey) (*Key, error) {
 	if err := usable(pub); err != nil {
 		return nil, err
 	}
 	k := &Key{t: t, c: q.c, pub: pub, label: o.label, id: o.id}
-	info, err := t.keyInfo(s, o)
-	if err != nil {
+	var err error
+	if k.info, err = t.keyFlags(s, o); err != nil {
 		return nil, err
 	}
-	k.info, k.always = info, info.AlwaysAuthenticate
+	k.always = k.info.AlwaysAuthenticate
 	k.info.Public, k.info.Algorithm = pub, signer.DescribeKey(pub)
 	k.handle.Store(&handle{s.gen, o.handle})
 	return k, nil
@@ -253,30 +301,35 @@ func (q search) key(t *token, s *session, o object, pub crypto.PublicKey) (*Key,
 
 // keyInfo describes a private key, all but its certificate.
 func (t *token) keyInfo(s *session, o object) (KeyInfo, error) {
-	info := KeyInfo{Label: o.label, ID: o.id, Token: t.found, Certificate: -1}
-	var err error
-	if info.Public, info.Algorithm, err = t.lib.publicKey(s, o.handle); err == nil && info.Public == nil {
+	info, err := t.keyFlags(s, o)
+	if err != nil {
+		return info, err
+	}
+	if info.Public, info.Algorithm, err = t.lib.publicKey(s, o); err == nil && info.Public == nil {
 		if info.Public, err = t.lib.publicKeyBeside(s, o); info.Public != nil {
 			info.Algorithm = signer.DescribeKey(info.Public)
 		}
 	}
-	if err != nil {
-		return info, err
-	}
-	always, err := t.lib.flag(s, o.handle, p11.CKA_ALWAYS_AUTHENTICATE)
+	return info, err
+}
+
+// keyFlags is keyInfo without the public half.
+func (t *token) keyFlags(s *session, o object) (KeyInfo, error) {
+	info := KeyInfo{Label: o.label, ID: o.id, Token: t.found, Certificate: -1}
+	always, err := t.lib.flag(s, o, p11.CKA_ALWAYS_AUTHENTICATE)
 	if err != nil {
 		return info, err
 	}
 	info.AlwaysAuthenticate = always != nil && *always
-	if info.Extractable, err = t.lib.flag(s, o.handle, p11.CKA_EXTRACTABLE); err != nil {
+	if info.Extractable, err = t.lib.flag(s, o, p11.CKA_EXTRACTABLE); err != nil {
 		return info, err
 	}
-	info.CanSign, err = t.lib.flag(s, o.handle, p11.CKA_SIGN)
+	info.CanSign, err = t.lib.flag(s, o, p11.CKA_SIGN)
 	return info, err
 }
 
 // notFound says what was looked for and what there is.
-func (q search) notFound(t *token, s *session, haveCert bool) error {
+func (q *search) notFound(t *token, s *session, haveCert bool) error {
 	objects, err := t.lib.objects(s, p11.CKO_PRIVATE_KEY)
 	if err != nil {
 		return err

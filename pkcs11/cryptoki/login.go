@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -105,7 +106,7 @@ func (t *token) open(ctx context.Context) error {
 	t.mu.Lock()
 	slot := t.slot
 	t.mu.Unlock()
-	if info, ok, err := t.lib.describe(slot); err != nil || !ok || identity(info) != identity(t.found) {
+	if info, ok, err := t.lately(); err != nil || !ok || identity(info) != identity(t.found) {
 		all, _, err := t.lib.enumerate(ctx)
 		if err != nil {
 			return err
@@ -134,9 +135,9 @@ func (t *token) open(ctx context.Context) error {
 // login presents the PIN, at most once, unless the process is logged in.
 func (t *token) login(ctx context.Context, c credentials) error {
 	t.mu.Lock()
-	keep, slot, kept := t.keep, t.slot, t.pin
+	keep, kept := t.keep, t.pin
 	t.mu.Unlock()
-	info, _, err := t.lib.describe(slot)
+	info, _, err := t.lately()
 	if err != nil {
 		return t.lib.note(err)
 	}
@@ -222,6 +223,9 @@ func (t *token) present(ctx context.Context, info Token, c credentials, ask func
 		return pin, signer.WithHint(fmt.Errorf("%s: %w: the token refused it before, so it was not tried again", info, signer.ErrPINIncorrect),
 			"give the right PIN")
 	}
+	t.mu.Lock()
+	t.seenAt = time.Time{} // a PIN that is presented is counted
+	t.mu.Unlock()
 	err := t.lib.note(try(pin.Reveal()))
 	already := codeOf(err) == p11.CKR_USER_ALREADY_LOGGED_IN // which says nothing of the PIN
 	switch codeOf(err) {

@@ -20,19 +20,16 @@ import (
 // publicKey reads a public key from the attributes of a private or public key
 // object. It is nil, and algorithm says what there is, if the object does not
 // show it or this package does not know its kind.
-func (l *library) publicKey(s *session, h p11.ObjectHandle) (pub crypto.PublicKey, algorithm string, err error) {
-	kind, ok, err := l.number(s, h, p11.CKA_KEY_TYPE)
+func (l *library) publicKey(s *session, o object) (pub crypto.PublicKey, algorithm string, err error) {
+	kind, ok, err := l.number(s, o, p11.CKA_KEY_TYPE)
 	if err != nil || !ok {
 		return nil, "unknown", err
 	}
 	switch kind {
 	case p11.CKK_RSA:
-		n, _, err := l.attribute(s, h, p11.CKA_MODULUS)
+		err := l.read(s, o, p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT)
+		n, e := o.known[p11.CKA_MODULUS], o.known[p11.CKA_PUBLIC_EXPONENT]
 		if err != nil || len(n) == 0 {
-			return nil, "RSA", err
-		}
-		e, _, err := l.attribute(s, h, p11.CKA_PUBLIC_EXPONENT)
-		if err != nil {
 			return nil, "RSA", err
 		}
 		key := &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
@@ -44,17 +41,13 @@ func (l *library) publicKey(s *session, h p11.ObjectHandle) (pub crypto.PublicKe
 		}
 		return key, signer.DescribeKey(key), nil
 	case p11.CKK_EC:
-		params, _, err := l.attribute(s, h, p11.CKA_EC_PARAMS)
-		if err != nil {
+		if err := l.read(s, o, p11.CKA_EC_PARAMS, p11.CKA_EC_POINT); err != nil {
 			return nil, "EC", err
 		}
-		curve, name := curveOf(params)
-		if curve == nil {
+		curve, name := curveOf(o.known[p11.CKA_EC_PARAMS])
+		point := o.known[p11.CKA_EC_POINT]
+		if curve == nil || point == nil {
 			return nil, "EC " + name, nil
-		}
-		point, ok, err := l.attribute(s, h, p11.CKA_EC_POINT)
-		if err != nil || !ok {
-			return nil, "EC " + name, err
 		}
 		if key := parsePoint(curve, point); key != nil {
 			return key, signer.DescribeKey(key), nil
@@ -151,12 +144,12 @@ func (l *library) publicKeyBeside(s *session, o object) (crypto.PublicKey, error
 	case o.label != "":
 		stages = [][]*p11.Attribute{{labelIs(o.label)}}
 	}
-	kind, known, err := l.attribute(s, o.handle, p11.CKA_KEY_TYPE)
-	if err != nil {
+	if err := l.read(s, o, p11.CKA_KEY_TYPE); err != nil {
 		return nil, err
 	}
+	kind := o.known[p11.CKA_KEY_TYPE]
 	for _, attrs := range stages {
-		if known {
+		if kind != nil {
 			attrs = append(attrs, p11.NewAttribute(p11.CKA_KEY_TYPE, kind))
 		}
 		others, err := l.find(s, append(attrs, p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY))...)
@@ -165,7 +158,7 @@ func (l *library) publicKeyBeside(s *session, o object) (crypto.PublicKey, error
 		}
 		var found []crypto.PublicKey
 		for _, h := range others {
-			pub, _, err := l.publicKey(s, h)
+			pub, _, err := l.publicKey(s, newObject(h))
 			if err != nil {
 				return nil, err
 			}

@@ -3,6 +3,7 @@
 package cryptoki
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -26,6 +28,14 @@ type search struct {
 	c    credentials
 	uri  *pkcs11.URI
 	hint crypto.PublicKey // of the key, if it is known
+
+	identity bool // the certificates are wanted too
+	// shortcut takes the first key of the right name if its trial signature
+	// verifies, and looks no further. It is off once that went wrong.
+	shortcut bool
+	// all is what an identity's search read: every certificate on the token.
+	// It is nil if there was no need to.
+	all []Certificate
 }
 
 // OpenKey finds the private key that the URI names, itself or by its
@@ -38,33 +48,56 @@ type search struct {
 // signer.ErrTokenNotFound, signer.ErrKeyNotFound, signer.ErrKeyMismatch,
 // signer.ErrAmbiguous with the URIs of what it fits, and the errors of PINs.
 func (m *Module) OpenKey(ctx context.Context, uri *pkcs11.URI, hint crypto.PublicKey, o Options) (*Key, error) {
+	k, _, err := m.open(ctx, uri, hint, o, false)
+	return k, err
+}
+
+// OpenIdentity is OpenKey and [Key.Certificates] in one search. That the token
+// has no certificate for the key is no error.
+func (m *Module) OpenIdentity(ctx context.Context, uri *pkcs11.URI, hint crypto.PublicKey, o Options) (*Key, []Certificate, error) {
+	k, all, err := m.open(ctx, uri, hint, o, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if all != nil {
+		return k, forKey(all, k.pub), nil
+	}
+	certs, err := k.Certificates(ctx)
+	if err != nil {
+		_ = k.Close() // the error that led here is the one to tell
+		return nil, nil, err
+	}
+	return k, certs, nil
+}
+
+func (m *Module) open(ctx context.Context, uri *pkcs11.URI, hint crypto.PublicKey, o Options, identity bool) (*Key, []Certificate, error) {
 	if cert, ok := hint.(*x509.Certificate); ok {
 		hint = nil
 		if cert != nil {
 			var err error
 			if hint, err = signer.PublicKey(cert); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
 	if !wantsType(uri, pkcs11.TypeCertificate, pkcs11.TypePrivate, pkcs11.TypePublic) {
-		return nil, signer.WithHint(fmt.Errorf("%s: %w: the URI asks for another type", uri, signer.ErrKeyNotFound), "drop type= from the URI")
+		return nil, nil, signer.WithHint(fmt.Errorf("%s: %w: the URI asks for another type", uri, signer.ErrKeyNotFound), "drop type= from the URI")
 	}
 	if hint != nil {
 		if err := usable(hint); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	q := search{m, credentials{uri, o}, uri, hint}
+	q := &search{m: m, c: credentials{uri, o}, uri: uri, hint: hint, identity: identity}
 	info, err := q.token(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	k, err := q.in(ctx, info)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", uri, err)
+		return nil, nil, fmt.Errorf("%s: %w", uri, err)
 	}
-	return k, nil
+	return k, q.all, nil
 }
 
 // usable reports keys that no token's mechanisms here are for.
@@ -75,7 +108,7 @@ func usable(pub crypto.PublicKey) error {
 
 // token chooses the token: the one the URI fits, or of several the one that
 // shows a certificate, or else a key, that it fits, or that alone may hide one.
-func (q search) token(ctx context.Context) (Token, error) {
+func (q *search) token(ctx context.Context) (Token, error) {
 	infos, err := q.m.matching(ctx, q.uri)
 	if err != nil || len(infos) == 1 {
 		return append(infos, Token{})[0], err
@@ -133,7 +166,7 @@ func ambiguous(uri *pkcs11.URI, what string, uris []string) error {
 
 // glimpse returns the URIs of the certificates and keys that the search's URI
 // fits and that the token shows to anyone.
-func (q search) glimpse(ctx context.Context, info Token) (certs, keys []*pkcs11.URI, err error) {
+func (q *search) glimpse(ctx context.Context, info Token) (certs, keys []*pkcs11.URI, err error) {
 	t := q.m.lib.use(info)
 	defer t.drop()
 	err = t.retry(ctx, q.c, false, func(s *session) error {
@@ -165,22 +198,39 @@ func (q search) glimpse(ctx context.Context, info Token) (certs, keys []*pkcs11.
 }
 
 // certificates returns those that the URI names and the hint fits.
-func (q search) certificates(t *token, s *session) ([]Certificate, error) {
+func (q *search) certificates(t *token, s *session) ([]Certificate, error) {
 	if !wantsType(q.uri, pkcs11.TypeCertificate) {
 		return nil, nil
 	}
-	all, err := t.certificates(s, template(q.uri)...)
+	named, err := t.certificates(s, template(q.uri)...)
+	return q.fitting(named), err
+}
+
+// fitting returns the certificates that the hint fits.
+func (q *search) fitting(certs []Certificate) []Certificate {
 	var fit []Certificate
-	for _, c := range all {
+	for _, c := range certs {
 		if pub := public(c); pub != nil && (q.hint == nil || same(pub, q.hint)) {
 			fit = append(fit, c)
 		}
 	}
-	return fit, err
+	return fit
+}
+
+// readAll is certificates, with all others of the token read on the way.
+func (q *search) readAll(t *token, s *session) ([]Certificate, error) {
+	all, err := t.certificates(s)
+	if err != nil {
+		return nil, err
+	}
+	q.all = append([]Certificate{}, all...)
+	return q.fitting(slices.DeleteFunc(all, func(c Certificate) bool {
+		return !q.uri.MatchesObject(pkcs11.TypeCertificate, c.Label, c.ID)
+	})), nil
 }
 
 // in opens the key on a token: without a login if that is enough.
-func (q search) in(ctx context.Context, info Token) (k *Key, err error) {
+func (q *search) in(ctx context.Context, info Token) (k *Key, err error) {
 	t := q.m.lib.use(info)
 	defer func() {
 		if k == nil {
@@ -189,8 +239,14 @@ func (q search) in(ctx context.Context, info Token) (k *Key, err error) {
 	}()
 	t.raise(q.c.o)
 	t.loadMechanisms()
-	try := func(login bool) (k *Key, err error) {
+	look := func(login bool) (k *Key, err error) {
 		err = t.retry(ctx, q.c, login, func(s *session) error {
+			q.all = nil
+			if !login && info.LoginRequired {
+				if there, err := t.lib.any(s, p11.CKO_PRIVATE_KEY); err != nil || !there {
+					return cmp.Or(err, signer.ErrKeyNotFound)
+				}
+			}
 			if k, err = q.locate(ctx, t, s); err != nil {
 				return err
 			}
@@ -206,6 +262,15 @@ func (q search) in(ctx context.Context, info Token) (k *Key, err error) {
 			}
 			return k.prove(ctx, s)
 		})
+		return k, err
+	}
+	try := func(login bool) (*Key, error) {
+		q.shortcut = true
+		k, err := look(login)
+		if errors.As(err, new(notTaken)) {
+			q.shortcut = false
+			k, err = look(login)
+		}
 		return k, err
 	}
 	k, err = try(false)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -38,6 +39,8 @@ type token struct {
 	keep     p11.SessionHandle
 	single   bool // the token has but one session, so keep is the one to use
 	loggedIn bool
+	seen     Token          // what the token said of itself last
+	seenAt   time.Time      // when; zero: it is to be asked
 	pin      *signer.Secret // kept for ReusePIN
 	pool
 
@@ -158,7 +161,25 @@ func (l *library) use(info Token) *token {
 		l.tokens[place(info)] = t
 	}
 	t.refs++
+	t.mu.Lock()
+	t.seen, t.seenAt = info, time.Now() // callers have just enumerated
+	t.mu.Unlock()
 	return t
+}
+
+// fresh is for how long what a token said of itself is believed: as long as one
+// request takes that no person has a part in.
+const fresh = 50 * time.Millisecond
+
+// lately is describe for the token's slot, unless that was just done.
+func (t *token) lately() (info Token, ok bool, err error) {
+	t.mu.Lock()
+	slot, seen, at := t.slot, t.seen, t.seenAt
+	t.mu.Unlock()
+	if uint(seen.SlotID) == slot && time.Since(at) < fresh {
+		return seen, true, nil
+	}
+	return t.lib.describe(slot)
 }
 
 // drop ends a use. The last one closes the token's sessions, which ends its
@@ -221,5 +242,5 @@ func (t *token) closeSessions() {
 	if t.attached {
 		_ = t.lib.ctx.CloseSession(t.keep)
 	}
-	t.attached, t.keep, t.loggedIn = false, 0, false
+	t.attached, t.keep, t.loggedIn, t.seenAt = false, 0, false, time.Time{}
 }

@@ -27,6 +27,7 @@ type child struct {
 	alarm   *time.Timer // for all calls: to set one costs a system call
 	alarmAt time.Time   // zero: not set
 	lib     pkcs11.Library
+	leaving bool          // Bye was said
 	why     error         // guarded by mu until lost is closed
 	lost    chan struct{} // closed when no more replies will come
 	reaped  chan struct{} // closed when the process is gone
@@ -136,9 +137,41 @@ func (c *child) library() pkcs11.Library {
 	return c.lib
 }
 
-// close returns when the process is gone.
+// sendAway says goodbye, once.
+func (c *child) sendAway() {
+	c.mu.Lock()
+	before := c.leaving
+	c.leaving = true
+	c.mu.Unlock()
+	if !before {
+		_ = c.send(0, wire.OpBye, nil) // a child that is gone needs no word
+	}
+}
+
+func (c *child) isIdle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending) == 0
+}
+
+func (c *child) isGone() bool {
+	select {
+	case <-c.reaped:
+		return true
+	default:
+		return false
+	}
+}
+
+// hears reports whether there is a point in sending the child anything.
+func (c *child) hears() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.leaving && c.why == nil
+}
+
+// close returns when the process, which was sent away, is gone.
 func (c *child) close(timeout time.Duration) {
-	_ = c.send(0, wire.OpBye, nil) // a child that is gone needs no word
 	if !c.awaitEnd(timeout) {
 		c.kill(&lostError{fmt.Errorf("the PKCS#11 module %s: %w", c.module, ErrClosed)})
 		c.awaitEnd(killTime)

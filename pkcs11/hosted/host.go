@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,11 @@ type Config struct {
 
 	// CloseTimeout is how long the module gets for C_Finalize.
 	CloseTimeout time.Duration
+
+	// Brief ends the host's process after each signature, beside whatever the
+	// caller does next; a further call starts another. It is for programs that
+	// make one signature, one call at a time: Close then has little to wait for.
+	Brief bool
 
 	// Environment is what the module's variables are taken from, in the form
 	// of os.Environ. Nil means os.Environ(). See [Environment].
@@ -90,7 +96,8 @@ type Host struct {
 	pins    *vault
 
 	mu     sync.Mutex
-	child  *child // nil before the first and after a failed one
+	child  *child   // nil before the first and after a failed one
+	ending []*child // that were sent away and may not be gone yet
 	closed bool
 }
 
@@ -150,14 +157,29 @@ func (h *Host) current() (*child, error) {
 // under way fail.
 func (h *Host) Close() error {
 	h.mu.Lock()
-	c := h.child
-	h.child, h.closed = nil, true
+	c, ending := h.child, h.ending
+	h.child, h.ending, h.closed = nil, nil, true
 	h.mu.Unlock()
 	h.pins.wipe()
 	if c != nil {
+		c.sendAway()
+		ending = append(ending, c)
+	}
+	for _, c := range ending {
 		c.close(h.cfg.CloseTimeout)
 	}
 	return nil
+}
+
+// sendAway has the child end if it is still in use and has nothing to do.
+func (h *Host) sendAway(c *child) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.child == c && c.isIdle() {
+		h.child = nil
+		h.ending = append(slices.DeleteFunc(h.ending, (*child).isGone), c)
+		c.sendAway()
+	}
 }
 
 // An attempt is one of the two that a call has.

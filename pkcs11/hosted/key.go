@@ -125,7 +125,11 @@ func (k *Key) sign(ctx context.Context, message bool, data []byte, opts crypto.S
 	var out wire.Signature
 	err := k.with(ctx, func(a *attempt, handle uint32) error {
 		m.Key = handle
-		return a.call(ctx, wire.OpSign, &m, &out)
+		err := a.call(ctx, wire.OpSign, &m, &out)
+		if err == nil && k.host.cfg.Brief {
+			k.host.sendAway(a.child)
+		}
+		return err
 	})
 	return out.Bytes, err
 }
@@ -179,7 +183,7 @@ func (k *Key) reopen(ctx context.Context, a *attempt) (uint32, error) {
 func (k *Key) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.closed && !k.child.isLost() {
+	if !k.closed && k.child.hears() {
 		_ = k.child.send(0, wire.OpCloseKey, &wire.KeyRef{Key: k.handle}) // a child that is gone has forgotten it
 	}
 	k.closed = true

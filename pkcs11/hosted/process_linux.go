@@ -1,7 +1,6 @@
 package hosted
 
 import (
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,12 +13,12 @@ func attributes() *syscall.SysProcAttr {
 
 // reap waits for the process to end, kills what is left of its group while the
 // group's number cannot be another's, and reaps it.
-func (p *process) reap() (*os.ProcessState, error) {
-	for unix.Waitid(unix.P_PID, p.proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+func (p *process) reap() (syscall.WaitStatus, error) {
+	for unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	p.kill()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gone = true
-	return p.proc.Wait()
+	return p.wait4()
 }

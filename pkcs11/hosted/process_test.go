@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -286,5 +287,46 @@ func TestHungCallAlone(t *testing.T) {
 	}
 	if hosts := len(r.pids()); hosts != 2 {
 		t.Errorf("%d hosts, want 2: one try after the first", hosts)
+	}
+}
+
+// TestBrief: the host goes after each signature, another comes for the next,
+// and nobody is asked for the PIN again.
+func TestBrief(t *testing.T) {
+	r := newRig(t).withKey("ec-p256")
+	cfg := r.config(built.faulty)
+	cfg.Brief = true
+	h, err := hosted.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	asked := 0
+	k, err := h.OpenKey(t.Context(), r.uri, nil, hosted.Options{PIN: func(context.Context, pkcs11.Token) (signer.Secret, error) {
+		asked++
+		return signer.NewSecret([]byte(userPIN)), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 3; n++ {
+		if err := checkSignature(k); err != nil {
+			t.Fatal(err)
+		}
+		pids := r.pids()
+		if len(pids) != n {
+			t.Fatalf("signature %d: hosts %v", n, pids)
+		}
+		for start := time.Now(); syscall.Kill(pids[n-1], 0) == nil; time.Sleep(time.Millisecond) {
+			if time.Since(start) > 5*time.Second {
+				t.Fatalf("after signature %d its host stays", n)
+			}
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times for the PIN", asked)
+	}
+	if err := errors.Join(k.Close(), h.Close()); err != nil {
+		t.Error(err)
 	}
 }

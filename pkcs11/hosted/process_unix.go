@@ -15,7 +15,7 @@ import (
 // so that a module that prints cannot break the protocol.
 type process struct {
 	in, out *os.File
-	proc    *os.Process
+	pid     int
 
 	mu   sync.Mutex
 	gone bool // reaped: its number may be another's
@@ -45,14 +45,16 @@ func spawn(program string, cfg Config) (p *process, stdout *os.File, err error) 
 		err = nullErr
 	}
 	if err == nil {
-		var proc *os.Process
-		proc, err = os.StartProcess(program, []string{program, fmt.Sprintf("--protocol=%d", wire.Version)}, &os.ProcAttr{
+		// Not os.StartProcess: its first use in a process tries out, by another
+		// process, what the kernel can do.
+		var pid int
+		pid, err = syscall.ForkExec(program, []string{program, fmt.Sprintf("--protocol=%d", wire.Version)}, &syscall.ProcAttr{
 			Env:   append(environment(cfg.Environment), "GOTRACEBACK=none"),
-			Files: []*os.File{null, outW, outW, reqR, repW},
+			Files: []uintptr{null.Fd(), outW.Fd(), outW.Fd(), reqR.Fd(), repW.Fd()},
 			Sys:   attributes(),
 		})
 		if err == nil {
-			return &process{in: reqW, out: repR, proc: proc}, outR, nil
+			return &process{in: reqW, out: repR, pid: pid}, outR, nil
 		}
 	}
 	ends = append(ends, reqW, repR, outR)
@@ -64,17 +66,30 @@ func (p *process) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.gone {
-		_ = syscall.Kill(-p.proc.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	}
 }
 
 // wait returns how the process ended, when nothing of its group is left.
 func (p *process) wait() string {
-	state, err := p.reap()
-	if err != nil {
+	status, err := p.reap()
+	switch {
+	case err != nil:
 		return err.Error()
+	case status.Signaled():
+		return "signal: " + status.Signal().String()
 	}
-	return state.String()
+	return fmt.Sprintf("exit status %d", status.ExitStatus())
+}
+
+// wait4 reaps the process.
+func (p *process) wait4() (syscall.WaitStatus, error) {
+	for {
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(p.pid, &status, 0, nil); err != syscall.EINTR {
+			return status, err
+		}
+	}
 }
 
 func (p *process) closePipes() {

@@ -114,7 +114,7 @@ func (c *Client) CreateSession(ctx context.Context, in SessionInput) (*Session, 
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.o.Timeout, &deadlineError{c.o.Timeout})
+	ctx, cancel := context.WithTimeoutCause(ctx, c.o.Timeout, &DeadlineError{c.o.Timeout})
 	defer cancel()
 	target, body := request(endpoint, &in)
 
@@ -216,7 +216,7 @@ func (c *Client) newRequest(ctx context.Context, target *url.URL, body []byte) *
 
 // attempt sends the signed request once.
 func (c *Client) attempt(ctx context.Context, n int, target *url.URL, body []byte, signed http.Header) (*Session, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.o.AttemptTimeout, &deadlineError{c.o.AttemptTimeout})
+	ctx, cancel := context.WithTimeoutCause(ctx, c.o.AttemptTimeout, &DeadlineError{c.o.AttemptTimeout})
 	defer cancel()
 	req := c.newRequest(ctx, target, body)
 	req.Header = signed.Clone()

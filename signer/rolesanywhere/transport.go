@@ -57,12 +57,14 @@ func proxyFromEnvironment(req *http.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// deadlineError is the cause of a context that ran out.
-type deadlineError struct{ after time.Duration }
+// A DeadlineError is the cause of a context that ran out; it wraps
+// context.DeadlineExceeded. A caller whose own deadline is to be told in the
+// same words passes it to context.WithTimeoutCause.
+type DeadlineError struct{ After time.Duration }
 
-func (e *deadlineError) Error() string { return fmt.Sprintf("no answer within %v", e.after) }
-func (*deadlineError) Timeout() bool   { return true }
-func (*deadlineError) Is(target error) bool {
+func (e *DeadlineError) Error() string { return fmt.Sprintf("no answer within %v", e.After) }
+func (*DeadlineError) Timeout() bool   { return true }
+func (*DeadlineError) Is(target error) bool {
 	return target == context.DeadlineExceeded
 }
 
