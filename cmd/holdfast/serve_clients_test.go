@@ -99,7 +99,8 @@ func TestRealClients(t *testing.T) {
 	lab := startLab(t)
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
-	must(t, os.WriteFile(token, []byte("an-authorization-token-of-the-test"), 0o600))
+	const secret = "an-authorization-token-of-the-test"
+	must(t, os.WriteFile(token, []byte(secret), 0o600))
 	config := filepath.Join(dir, "serve.conf")
 	must(t, os.WriteFile(config, fmt.Appendf(nil, `[defaults]
 certificate = %s
@@ -119,7 +120,8 @@ authorization-token-file = %s
 	until := time.Now().Add((expiries+1)*clientLife - clientLife/2)
 	protocols := map[string][]string{
 		"IMDSv2": {"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + base + "/", "AWS_METADATA_SERVICE_TIMEOUT=10", "AWS_METADATA_SERVICE_NUM_ATTEMPTS=3"},
-		"ECS":    {"AWS_CONTAINER_CREDENTIALS_FULL_URI=" + base + "/role/ecs", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + token},
+		"ECS":    {"AWS_CONTAINER_CREDENTIALS_FULL_URI=" + base + "/role/ecs", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + token,
+			"AWS_CONTAINER_AUTHORIZATION_TOKEN=" + secret}, // what botocore before 1.33 reads
 	}
 	var mu sync.Mutex
 	var rows []string
