@@ -120,7 +120,7 @@ authorization-token-file = %s
 	until := time.Now().Add((expiries+1)*clientLife - clientLife/2)
 	protocols := map[string][]string{
 		"IMDSv2": {"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + base + "/", "AWS_METADATA_SERVICE_TIMEOUT=10", "AWS_METADATA_SERVICE_NUM_ATTEMPTS=3"},
-		"ECS":    {"AWS_CONTAINER_CREDENTIALS_FULL_URI=" + base + "/role/ecs", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + token,
+		"ECS": {"AWS_CONTAINER_CREDENTIALS_FULL_URI=" + base + "/role/ecs", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + token,
 			"AWS_CONTAINER_AUTHORIZATION_TOKEN=" + secret}, // what botocore before 1.33 reads
 	}
 	var mu sync.Mutex
