@@ -9,7 +9,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 // Keys that github.com/foxboron/go-tpm-keyfiles made, and the swtpm that they

@@ -15,7 +15,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 func TestMain(m *testing.M) {

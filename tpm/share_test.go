@@ -7,7 +7,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 // Two users who never pause get their turns, and so does a program that knows

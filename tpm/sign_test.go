@@ -8,7 +8,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 var algorithms = []tpm.Algorithm{tpm.P256, tpm.P384, tpm.P521, tpm.RSA2048}

@@ -21,7 +21,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 const cryptoSHA256 = crypto.SHA256

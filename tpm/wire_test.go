@@ -17,7 +17,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/internal/tpmtest"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 func count(commands []uint32) map[tpm2.TPMCC]int {

@@ -14,6 +14,19 @@ func openKeyFile(ctx context.Context, a *app, ref signer.Reference, _ crypto.Pub
 	if err != nil {
 		return material{}, err
 	}
+	if len(c.Keys) == 0 {
+		file, err := tpmKeyFile(ref, c.Other)
+		if err != nil {
+			return material{}, err
+		}
+		if file != nil {
+			key, err := a.openTPMFile(ctx, ref, file, f)
+			if err != nil {
+				return material{}, err
+			}
+			return material{key, c.Certificates}, nil
+		}
+	}
 	key, err := c.Key()
 	return material{key, c.Certificates}, err
 }

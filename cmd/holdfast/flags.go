@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/signer"
+	"github.com/holdfast-iam/holdfast/tpm"
 )
 
 // identityFlags say which key and certificate to use, in the words of
@@ -31,6 +32,11 @@ type identityFlags struct {
 	finalTry         bool
 	tpmKeyPassword   string
 	noTPMKeyPassword bool
+	tpmAuth          term.Source
+	tpmParentAuth    term.Source
+	tpmOwnerAuth     term.Source
+	tpmDevice        string
+	pcrSignature     string
 
 	pkcs8Password string
 	passphrase    term.Source
@@ -39,19 +45,18 @@ type identityFlags struct {
 }
 
 func (f *identityFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.certificate, "certificate", "", "end-entity `certificate`: a PEM, DER or PKCS#12 file, or a pkcs11: URI")
-	fs.StringVar(&f.privateKey, "private-key", "", "private `key`: a PEM, DER or PKCS#12 file, or a pkcs11: URI; absent, it is looked for where --certificate is")
-	fs.StringVar(&f.intermediates, "intermediates", "", "intermediate CA certificates, in any order: a `file` or a pkcs11: URI")
+	fs.StringVar(&f.certificate, "certificate", "", "end-entity `certificate`: a PEM, DER or PKCS#12 file, a pkcs11: URI, or handle:0x… of a TPM NV index")
+	fs.StringVar(&f.privateKey, "private-key", "", "private `key`: a PEM, DER or PKCS#12 file, a TPM key file (TSS2), a pkcs11: URI, or handle:0x… of a TPM key; absent, it is looked for where --certificate is")
+	fs.StringVar(&f.intermediates, "intermediates", "", "intermediate CA certificates, in any order: a `file`, a pkcs11: URI, or handle:0x… of a TPM NV index")
 	f.addKeyFlags(fs)
 	f.addStoreFlags(fs)
 	fs.BoolVar(&f.latestExpiring, "use-latest-expiring-certificate", false, "of several matching certificates take the one that expires last")
-	fs.StringVar(&f.tpmKeyPassword, "tpm-key-password", "", "`password` of the TPM key (visible to every user of this machine)")
-	fs.BoolVar(&f.noTPMKeyPassword, "no-tpm-key-password", false, "the TPM key has no password")
 }
 
 // addKeyFlags adds what opening a private key needs.
 func (f *identityFlags) addKeyFlags(fs *pflag.FlagSet) {
 	f.addTokenFlags(fs)
+	f.addTPMFlags(fs)
 	fs.Var(&f.passphrase, "passphrase", "where the key's passphrase comes from: "+term.Sources+" (default prompt)")
 	fs.StringVar(&f.pkcs8Password, "pkcs8-password", "", "`passphrase` itself (visible to every user of this machine; prefer --passphrase)")
 	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
@@ -66,6 +71,25 @@ func (f *identityFlags) addTokenFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.finalTry, "pin-final-try", false, "present the PIN even if a wrong one would lock the token")
 }
 
+// addTPMFlags adds what using a TPM's key needs.
+func (f *identityFlags) addTPMFlags(fs *pflag.FlagSet) {
+	f.addTPMDeviceFlags(fs)
+	f.tpmAuth.Noun, f.tpmAuth.Flag = "password", "--tpm-key-auth"
+	f.tpmParentAuth.Noun, f.tpmParentAuth.Flag = "password", "--tpm-parent-auth"
+	fs.Var(&f.tpmAuth, "tpm-key-auth", "where the TPM key's password comes from, if it has one: "+term.Sources+" (default prompt)")
+	fs.Var(&f.tpmParentAuth, "tpm-parent-auth", "where the password of the TPM key's parent comes from (default: it has none)")
+	fs.StringVar(&f.tpmKeyPassword, "tpm-key-password", "", "`password` of the TPM key itself (visible to every user of this machine; prefer --tpm-key-auth)")
+	fs.BoolVar(&f.noTPMKeyPassword, "no-tpm-key-password", false, "the TPM key has no password")
+	fs.StringVar(&f.pcrSignature, "tpm-pcr-signature", "", "`file` of signed PCR policies, as systemd-measure makes them, for a key that wants one (default tpm2-pcr-signature.json where systemd looks for it)")
+}
+
+// addTPMDeviceFlags adds what reaching a TPM and its owner's storage needs.
+func (f *identityFlags) addTPMDeviceFlags(fs *pflag.FlagSet) {
+	f.tpmOwnerAuth.Noun, f.tpmOwnerAuth.Flag = "password", "--tpm-owner-auth"
+	fs.StringVar(&f.tpmDevice, "tpm-device", "", "the `TPM`: a device or socket, swtpm:path=PATH, swtpm:host=HOST,port=PORT or tbs (default $TPM_DEVICE, else "+tpm.DefaultDevice+", on Windows tbs)")
+	fs.Var(&f.tpmOwnerAuth, "tpm-owner-auth", "where the password of the TPM's owner hierarchy comes from (default: it has none)")
+}
+
 func (f *identityFlags) addStoreFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&f.certSelector, "cert-selector", "", "`selector` of a certificate in the operating system's store, or file://PATH of one in JSON")
 	fs.StringVar(&f.systemStoreName, "system-store-name", "MY", "`name` of the Windows certificate store")
@@ -78,7 +102,8 @@ var exclusive = map[string][]string{
 	"use-latest-expiring-certificate": {"intermediates", "reuse-pin"},
 	"cert-selector":                   {"intermediates", "reuse-pin", "tpm-key-password", "no-tpm-key-password"},
 	"system-store-name":               {"reuse-pin"},
-	"tpm-key-password":                {"reuse-pin", "no-tpm-key-password", "pkcs8-password"},
+	"tpm-key-password":                {"reuse-pin", "no-tpm-key-password", "pkcs8-password", "tpm-key-auth"},
+	"tpm-key-auth":                    {"no-tpm-key-password"},
 	"passphrase":                      {"pkcs8-password"},
 }
 

@@ -33,7 +33,7 @@ func backends() map[string]backend {
 	return map[string]backend{
 		signer.SchemeFile:   {openKeyFile, readCertificateFile},
 		signer.SchemePKCS11: {openTokenKey, readTokenCertificates},
-		signer.SchemeHandle: unavailable("TPM handles"),
+		signer.SchemeHandle: {openTPMHandle, readTPMCertificates},
 	}
 }
 
@@ -112,18 +112,6 @@ func (a *app) readCertificates(ctx context.Context, ref signer.Reference, f *ide
 func closeKey(key crypto.Signer) {
 	if c, ok := key.(interface{ Close() error }); ok {
 		_ = c.Close() // the error that led here is the one to tell
-	}
-}
-
-func unavailable(what string) backend {
-	err := signer.WithHint(fmt.Errorf("%s: %w: this build has no backend for them", what, errors.ErrUnsupported), "use a key file")
-	return backend{
-		func(context.Context, *app, signer.Reference, crypto.PublicKey, *identityFlags) (material, error) {
-			return material{}, err
-		},
-		func(context.Context, *app, signer.Reference, *identityFlags) ([]*x509.Certificate, error) {
-			return nil, err
-		},
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/pkcs11/hosted"
+	"github.com/holdfast-iam/holdfast/tpm"
 )
 
 func main() {
@@ -33,6 +34,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	a.closeModules()
+	a.closeTPMs()
 	if err == nil {
 		return exitOK
 	}
@@ -51,6 +53,8 @@ type app struct {
 
 	// modules are the hosts of PKCS#11 modules that were started, by path.
 	modules map[string]*hosted.Host
+	// tpms are the TPMs that were opened, by --tpm-device.
+	tpms map[string]*tpm.Device
 	// oneSignature: the command signs once, so that a module's host can end
 	// while AWS is asked.
 	oneSignature bool

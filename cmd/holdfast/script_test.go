@@ -104,6 +104,7 @@ func TestScripts(t *testing.T) {
 				"expiry":   cmdExpiry,
 				"running":  cmdRunning,
 				"oneline":  cmdOneLine,
+				"tpm":      cmdTPM,
 			},
 			RequireExplicitExec: true,
 			RequireUniqueNames:  true,
@@ -160,6 +161,7 @@ func setupScript(env *testscript.Env, logs string, secrets *secretList) error {
 	srv := rolesanywheretest.NewUnstartedServer()
 	srv.Start()
 	env.Values[serverKey{}] = srv
+	env.Values[tpmsKey{}] = scriptTPMs{}
 	role := srv.AddRole(rolesanywheretest.Role{Name: "edge"})
 	profile := srv.AddProfile(rolesanywheretest.Profile{Name: "edge", RoleARNs: []string{role}})
 	testdata, err := filepath.Abs("../../testdata")
@@ -168,6 +170,7 @@ func setupScript(env *testscript.Env, logs string, secrets *secretList) error {
 	}
 	env.Vars = append(env.Vars,
 		"TESTDATA="+testdata,
+		"XDG_STATE_HOME="+filepath.Join(env.WorkDir, ".state"),
 		logDir+"="+logs, cacheEnv+"=off",
 		"ENDPOINT="+srv.URL, "AWS_ENDPOINT_URL_ROLESANYWHERE="+srv.URL,
 		"ROLE="+role, "PROFILE="+profile,

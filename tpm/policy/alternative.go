@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -58,11 +59,15 @@ func (r *run) approvedPCRs(s Authorize) error {
 	if err != nil {
 		return err
 	}
-	entries := r.in.Signed.by(fp)
+	signed, err := r.signedPCRs()
+	if err != nil {
+		return err
+	}
+	entries := signed.by(fp)
 	if len(entries) == 0 {
 		where := "no file of signed PCR policies was given, and one is wanted"
-		if r.in.Signed != nil {
-			where = r.in.Signed.name() + " has none"
+		if signed != nil {
+			where = signed.name() + " has none"
 		}
 		return signer.WithHint(fmt.Errorf("%w: %s signed by %s", ErrNoSignedPolicy, where, s.keyID()),
 			"name the file of signed PCR policies that its maker signed with the key this one is bound to")
@@ -103,8 +108,20 @@ func (r *run) approvedPCRs(s Authorize) error {
 		}
 	}
 	return signer.WithHint(fmt.Errorf("%w: %s has %d signed by %s, for other values of %s%s",
-		ErrNoSignedPolicy, r.in.Signed.name(), len(entries), s.keyID(), all, moved),
+		ErrNoSignedPolicy, signed.name(), len(entries), s.keyID(), all, moved),
 		"have a policy signed for the present PCR values, if the change is yours; if not, find out what booted")
+}
+
+// signedPCRs fetches the signed policies, nil if there are none to fetch.
+func (r *run) signedPCRs() (*SignedPCRs, error) {
+	if r.in.Signed == nil {
+		return nil, nil
+	}
+	signed, err := r.in.Signed(r.ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrNoSignedPolicy, err)
+	}
+	return signed, err
 }
 
 // authorize has the TPM check the signature over the policy executed so far,

@@ -4,7 +4,7 @@
 //
 //	p, err := policy.Parse(tpm2.TPMAlgSHA256, policyDER, authPolicyDER)
 //	…
-//	how, err := p.Execute(ctx, tpm, session, policy.Inputs{Signed: signed})
+//	how, err := p.Execute(ctx, tpm, session, policy.Inputs{Signed: load})
 //
 // A [Policy] is the sequence of a TSS2 key file (draft-bottomley-tpm2-keys):
 // steps run in order on a policy session. The steps known are [PCR],

@@ -22,8 +22,10 @@ type Inputs struct {
 	// usually have and which costs no lock-out try; other objects are refused.
 	Secret func(context.Context, Secret) (tpm2.Session, error)
 
-	// Signed are the signed PCR policies for an [Authorize] step.
-	Signed *SignedPCRs
+	// Signed fetches the signed PCR policies for an [Authorize] step, anew at
+	// each execution: they are what changes in a key's life. An error that
+	// wraps fs.ErrNotExist means that there are none.
+	Signed func(context.Context) (*SignedPCRs, error)
 
 	// Expected, if not nil, lets errors say which PCR moved.
 	Expected *Snapshot

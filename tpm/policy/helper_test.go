@@ -292,3 +292,7 @@ func roundTrip(t testing.TB, p *policy.Policy) *policy.Policy {
 	}
 	return got
 }
+
+func always(s *policy.SignedPCRs) func(context.Context) (*policy.SignedPCRs, error) {
+	return func(context.Context) (*policy.SignedPCRs, error) { return s, nil }
+}

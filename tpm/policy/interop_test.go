@@ -155,22 +155,22 @@ func TestSystemdMeasure(t *testing.T) {
 	}
 	p := roundTrip(t, of(authorizeBy(t, key)))
 	k := newKey(t, tpm, p, "")
-	if err := k.sign(t, p, policy.Inputs{Signed: signed}); err == nil {
+	if err := k.sign(t, p, policy.Inputs{Signed: always(signed)}); err == nil {
 		t.Error("before the kernel was measured, the key signs")
 	}
 	// As systemd-stub and systemd-pcrphase extend PCR 11.
 	for _, measured := range []string{".linux\x00", "a kernel", "enter-initrd"} {
 		extend(t, tpm, 11, measured)
 	}
-	if err := k.sign(t, p, policy.Inputs{Signed: signed}); err != nil {
+	if err := k.sign(t, p, policy.Inputs{Signed: always(signed)}); err != nil {
 		t.Errorf("in the initrd: %v", err)
 	}
 	extend(t, tpm, 11, "leave-initrd")
-	if err := k.sign(t, p, policy.Inputs{Signed: signed}); err != nil {
+	if err := k.sign(t, p, policy.Inputs{Signed: always(signed)}); err != nil {
 		t.Errorf("after the initrd: %v", err)
 	}
 	extend(t, tpm, 11, "something else")
-	if err := k.sign(t, p, policy.Inputs{Signed: signed}); err == nil {
+	if err := k.sign(t, p, policy.Inputs{Signed: always(signed)}); err == nil {
 		t.Error("in an unknown state, the key signs")
 	}
 

@@ -45,7 +45,7 @@ func TestSignedPolicies(t *testing.T) {
 				signed := &policy.SignedPCRs{}
 				signed.Add(approve())
 				signed = save(signed)
-				in := policy.Inputs{Signed: signed, Expected: &policy.Snapshot{Values: read(t, tpm, sel)}}
+				in := policy.Inputs{Signed: always(signed), Expected: &policy.Snapshot{Values: read(t, tpm, sel)}}
 				if err := k.sign(t, p, in); err != nil {
 					t.Fatal(err)
 				}
@@ -61,9 +61,10 @@ func TestSignedPolicies(t *testing.T) {
 					t.Errorf("after an update: %v", err)
 				}
 				signed.Add(approve())
-				in.Signed = save(signed)
-				if len(in.Signed.Entries) != 2 {
-					t.Errorf("%d entries", len(in.Signed.Entries))
+				both := save(signed)
+				in.Signed = always(both)
+				if len(both.Entries) != 2 {
+					t.Errorf("%d entries", len(both.Entries))
 				}
 				if err := k.sign(t, p, in); err != nil {
 					t.Errorf("with a policy signed for the new state: %v", err)
@@ -75,14 +76,14 @@ func TestSignedPolicies(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					in.Signed = &policy.SignedPCRs{Entries: []policy.SignedEntry{e}}
+					in.Signed = always(&policy.SignedPCRs{Entries: []policy.SignedEntry{e}})
 					if err := k.sign(t, p, in); !errors.Is(err, policy.ErrNoSignedPolicy) {
 						t.Errorf("signed by another: %v", err)
 					}
 				}
 				bad := approve()
 				bad.Signature[len(bad.Signature)-1] ^= 1
-				in.Signed = &policy.SignedPCRs{Entries: []policy.SignedEntry{bad}}
+				in.Signed = always(&policy.SignedPCRs{Entries: []policy.SignedEntry{bad}})
 				if err := k.sign(t, p, in); !errors.Is(err, policy.ErrBadSignature) {
 					t.Errorf("a bad signature: %v", err)
 				}
@@ -150,7 +151,7 @@ func TestOtherHash(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := newKey(t, tpm, p, "").sign(t, p, policy.Inputs{Signed: &policy.SignedPCRs{Entries: []policy.SignedEntry{e}}}); err != nil {
+			if err := newKey(t, tpm, p, "").sign(t, p, policy.Inputs{Signed: always(&policy.SignedPCRs{Entries: []policy.SignedEntry{e}})}); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -179,7 +180,7 @@ func TestCombined(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := policy.Inputs{Signed: &policy.SignedPCRs{Entries: []policy.SignedEntry{e}}}
+		in := policy.Inputs{Signed: always(&policy.SignedPCRs{Entries: []policy.SignedEntry{e}})}
 		wrong := *k
 		wrong.auth = []byte("mellon")
 		if err := wrong.sign(t, p, in); err != nil {

@@ -64,6 +64,9 @@ func (s *Source) String() string {
 // Asks reports whether a person is asked for the secret.
 func (s *Source) Asks() bool { return s.kind == "" || s.kind == "prompt" }
 
+// Given reports whether a source was set.
+func (s *Source) Given() bool { return s.kind != "" }
+
 // Type names the value in help texts.
 func (*Source) Type() string { return "source" }
 

@@ -1,6 +1,7 @@
 package tpmtest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -57,6 +58,16 @@ func (p *Proxy) Captured() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]byte(nil), p.bytes...)
+}
+
+// Saw reports whether text is among the bytes that passed.
+func (p *Proxy) Saw(text []byte) bool { return bytes.Contains(p.Captured(), text) }
+
+// Forget drops what was recorded.
+func (p *Proxy) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bytes, p.commands = nil, nil
 }
 
 // Commands returns the codes of the commands since the last call.
