@@ -10,8 +10,8 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
-	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 	"github.com/holdfast-iam/holdfast/tpm/policy"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 // boundTo makes a key that is bound to PCR 16, which anyone may extend, and to
