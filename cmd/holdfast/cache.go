@@ -33,7 +33,7 @@ type cacheFlags struct {
 const cacheEnv = "HOLDFAST_CACHE"
 
 func (f *cacheFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.mode, "cache", "", "where credentials are kept between runs: auto (the Linux kernel keyring, unless the key asks a person for a passphrase, PIN or touch, or a container shares the keyring), keyring, file (mode 0600 in the runtime directory) or off (default $"+cacheEnv+", else auto)")
+	fs.StringVar(&f.mode, "cache", "", "where credentials are kept between runs: auto (the Linux kernel keyring, unless the key asks a person for a passphrase, PIN or touch, or a container shares the keyring), keyring, file (mode 0600 in the runtime directory), tpm (on the disk, sealed to the TPM: it outlasts a restart) or off (default $"+cacheEnv+", else auto)")
 	fs.BoolVar(&f.off, "no-cache", false, "the same as --cache off")
 }
 
@@ -47,19 +47,21 @@ func (f *cacheFlags) check(cmd *cobra.Command) error {
 	} else if f.mode == "" {
 		f.mode, from = cmp.Or(os.Getenv(cacheEnv), "auto"), "environment variable "+cacheEnv
 	}
-	if !slices.Contains([]string{"auto", "keyring", "file", "off"}, f.mode) {
-		return usageError(cmd, fmt.Errorf("%s: %q is not auto, keyring, file or off", from, f.mode))
+	if !slices.Contains([]string{"auto", "keyring", "file", "tpm", "off"}, f.mode) {
+		return usageError(cmd, fmt.Errorf("%s: %q is not auto, keyring, file, tpm or off", from, f.mode))
 	}
 	return nil
 }
 
 // open returns the store that the flags ask for; nil means none.
-func (f *cacheFlags) open() (cache.Store, error) {
+func (f *cacheFlags) open(ctx context.Context, a *app, id *identityFlags) (cache.Store, error) {
 	switch f.mode {
 	case "keyring":
 		return openKeyring()
 	case "file":
 		return openFiles()
+	case "tpm":
+		return a.openSealed(ctx, id)
 	case "auto":
 		if cache.KeyringIsPrivate() {
 			return openKeyring()
@@ -88,7 +90,7 @@ func openFiles() (cache.Store, error) {
 // cachedSession is a session out of the cache, or one that fresh makes. Before
 // fresh is called nothing is opened but the certificate's file.
 func (a *app) cachedSession(ctx context.Context, cf *cacheFlags, f *sessionFlags, log *slog.Logger, fresh func(context.Context) (*rolesanywhere.Session, error)) (*rolesanywhere.Session, error) {
-	store, err := cf.open()
+	store, err := cf.open(ctx, a, &f.identityFlags)
 	if err != nil {
 		if cf.mode != "auto" {
 			a.say.Warn("--cache " + cf.mode + ": " + err.Error())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,30 +19,46 @@ func (a *app) cache() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "list",
-		Short: "List cached sessions: expiry, store, access key ID, role; no secret",
-		Args:  noArgs,
-		RunE:  func(*cobra.Command, []string) error { return a.cacheList() },
-	}, &cobra.Command{
+	cmd.AddCommand(a.cacheListCommand(), &cobra.Command{
 		Use:   "clear",
 		Short: "Remove every cached session of this user",
-		Long: `Removes every cached session of this user from the kernel keyring and the
-runtime directory. The sessions themselves live on at AWS until they expire;
-revoke them there if they leaked.`,
+		Long: `Removes every cached session of this user from the kernel keyring, the runtime
+directory and the disk. The sessions themselves live on at AWS until they
+expire; revoke them there if they leaked.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return a.cacheClear() },
 	})
 	return cmd
 }
 
-func (a *app) cacheList() error {
+func (a *app) cacheListCommand() *cobra.Command {
+	var f identityFlags
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List cached sessions: expiry, store, access key ID, role; no secret",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.setDebug(f.debug)
+			return a.cacheList(cmd.Context(), &f)
+		},
+	}
+	f.addTPMDeviceFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
+	return cmd
+}
+
+func (a *app) cacheList(ctx context.Context, f *identityFlags) error {
 	const row = "%-20s  %-7s  %-9s  %s\n"
 	found := false
-	return eachCached(func(store cache.Store, key string) error {
+	sealed := func() (cache.Store, error) { return a.openSealed(ctx, f) }
+	return eachCached(sealed, func(store cache.Store, key string) error {
 		text, err := store.Get(key)
-		if err != nil {
+		if errors.Is(err, cache.ErrNotFound) {
 			return nil // it expired between
+		}
+		if err != nil {
+			a.say.Warn(fmt.Sprintf("session %s…: %v", key[:min(8, len(key))], err))
+			return nil
 		}
 		e, err := cache.Decode(key, text)
 		if err != nil || !time.Now().Before(e.Expires) {
@@ -65,7 +82,7 @@ func quotedIfOdd(s string) string {
 
 func (a *app) cacheClear() error {
 	n := 0
-	err := eachCached(func(store cache.Store, key string) error {
+	err := eachCached(openSealedFiles, func(store cache.Store, key string) error {
 		n++
 		return store.Delete(key)
 	})
@@ -75,9 +92,22 @@ func (a *app) cacheClear() error {
 	return err
 }
 
+// openSealedFiles opens the cache on the disk without the TPM that unseals it.
+func openSealedFiles() (cache.Store, error) {
+	dir, err := sealedDir()
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Files{Dir: dir}, nil
+}
+
 // eachCached calls f for each entry of each store that this machine has.
-func eachCached(f func(store cache.Store, key string) error) error {
-	for _, open := range []func() (cache.Store, error){openKeyring, openFiles} {
+func eachCached(sealed func() (cache.Store, error), f func(store cache.Store, key string) error) error {
+	stores := []func() (cache.Store, error){openKeyring, openFiles}
+	if hasSealed() {
+		stores = append(stores, sealed)
+	}
+	for _, open := range stores {
 		store, err := open()
 		if errors.Is(err, cache.ErrUnavailable) {
 			continue

@@ -6,8 +6,8 @@
 // A [Store] keeps entries. [Keyring] is the Linux kernel's: entries are in
 // kernel memory, readable only by who possesses them, and the kernel drops
 // them when the credentials expire. [Files] is one file of mode 0600 for each
-// entry in the user's runtime directory. A store sees opaque bytes, so that
-// one which seals them (to a TPM, say) can wrap another.
+// entry in the user's runtime directory. [Sealed] encrypts what another store
+// keeps, with keys that only a TPM gives back.
 //
 // # When
 //

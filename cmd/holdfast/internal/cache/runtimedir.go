@@ -39,6 +39,18 @@ func LockDir() string {
 	return ""
 }
 
+// OwnDir makes dir if needed, which nobody but this user can enter, and what it
+// lies in. The error wraps [ErrUnavailable].
+func OwnDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if !ownDir(dir) {
+		return fmt.Errorf("%s: %w: not a directory of this user's alone", dir, ErrUnavailable)
+	}
+	return nil
+}
+
 // ownDir makes dir if needed and checks that it is a directory, no link, of
 // this user's alone.
 func ownDir(dir string) bool {
