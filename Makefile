@@ -1,7 +1,7 @@
 # holdfast. The two commands that matter: make demo, make test.
 
 GO      ?= go
-KEY     ?= file
+KEY     ?= tpm
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # holdfast speaks HTTP/1.1 only; HTTP/2 would add half a megabyte.
 TAGS    := nethttpomithttp2
@@ -11,12 +11,12 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 
 all: build
 
-build: ## bin/holdfast (static), bin/holdfast-pkcs11 and bin/holdfast-lab
+build: ## bin/holdfast (static), bin/holdfast-pkcs11 and bin/holdfast-lab, which need gcc, and the lab libssl-dev
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/holdfast ./cmd/holdfast
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast-pkcs11 ./cmd/holdfast-pkcs11
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast-lab ./cmd/holdfast-lab
 
-demo: ## a session from a key (KEY=file|pkcs11), used by the real AWS CLI, in a made-up AWS
+demo: ## a session from a key (KEY=tpm|file|pkcs11), used by the real AWS CLI, in a made-up AWS
 	scripts/setup.sh demo
 	$(MAKE) --no-print-directory build
 	KEY=$(KEY) scripts/demo.sh
@@ -35,7 +35,8 @@ bench: ## whole processes and signatures, each beside the bare operation
 	$(GO) run ./scripts/bench/serve
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./pkcs11/cryptoki ./pkcs11/hosted
 
-soak: ## serve for 20 minutes under load, with faults and renewed certificates
+soak: ## serve for 20 minutes under load, with faults and renewed keys in a TPM
+	scripts/setup.sh test
 	$(GO) run ./scripts/soak -for 20m
 
 fuzz: ## each fuzz target for FUZZTIME (60s)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
@@ -32,10 +33,11 @@ type daemon struct {
 	ca    *enroll.CA
 	cmd   *exec.Cmd
 	base  string
+	tpm   *softTPM // nil: the keys are files
 	swaps atomic.Int64
 }
 
-func start(dir string) (d *daemon, err error) {
+func start(dir string, inTPM bool) (d *daemon, err error) {
 	d = &daemon{dir: dir, aws: rolesanywheretest.NewUnstartedServer()}
 	d.aws.MinSession, d.aws.Latency = time.Second, 300*time.Millisecond
 	d.aws.Start()
@@ -44,6 +46,11 @@ func start(dir string) (d *daemon, err error) {
 			d.stop()
 		}
 	}()
+	if inTPM {
+		if d.tpm, err = startTPM(dir); err != nil {
+			return d, err
+		}
+	}
 	if err := d.enroll(); err != nil {
 		return d, err
 	}
@@ -54,6 +61,10 @@ func start(dir string) (d *daemon, err error) {
 		return d, fmt.Errorf("build: %v\n%s", err, out)
 	}
 	cmd := exec.Command(binary, "serve", "--port", "0", "--config", d.path("serve.conf"))
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+dir)
+	if d.tpm != nil {
+		cmd.Env = append(cmd.Env, "TPM_DEVICE="+d.tpm.spec)
+	}
 	log, err := os.Create(d.path("log"))
 	if err != nil {
 		return d, err
@@ -82,6 +93,9 @@ func (d *daemon) stop() {
 		_ = d.cmd.Process.Signal(syscall.SIGTERM)
 		_ = d.cmd.Wait()
 	}
+	if d.tpm != nil {
+		d.tpm.stop()
+	}
 	d.aws.Close()
 }
 
@@ -107,6 +121,9 @@ func (d *daemon) enroll() error {
 	profile := d.aws.AddProfile(rolesanywheretest.Profile{Name: "soak", RoleARNs: []string{role}, Duration: sessionLife})
 	config := fmt.Sprintf("[defaults]\ncertificate = %s\nprivate-key = %s\nendpoint = %s\ntrust-anchor-arn = %s\nprofile-arn = %s\nrole-arn = %s\n[role imds]\n[role ecs]\nauthorization-token-file = %s\n",
 		d.path("cert.pem"), d.path("key.pem"), d.aws.URL, anchor, profile, role, d.path("token"))
+	if d.tpm != nil {
+		config = strings.Replace(config, "[defaults]\n", "[defaults]\ntpm-key-auth = file:"+d.tpm.passwordFile()+"\n", 1)
+	}
 	if err := os.WriteFile(d.path("token"), []byte(authorization), 0o600); err != nil {
 		return err
 	}
@@ -116,15 +133,11 @@ func (d *daemon) enroll() error {
 // renew puts a new key and a certificate for it into place, one after the
 // other, as careless tools do.
 func (d *daemon) renew() error {
-	key, err := software.Generate("ec-p256")
+	text, public, err := d.newKey()
 	if err != nil {
 		return err
 	}
-	leaf, err := d.ca.Issue(key.Public(), enroll.LeafOptions{Subject: pkix.Name{CommonName: "soak"}})
-	if err != nil {
-		return err
-	}
-	text, err := software.MarshalPrivateKey(key, signer.Secret{})
+	leaf, err := d.ca.Issue(public, enroll.LeafOptions{Subject: pkix.Name{CommonName: "soak"}})
 	if err != nil {
 		return err
 	}
@@ -136,21 +149,34 @@ func (d *daemon) renew() error {
 	return os.WriteFile(d.path("cert.pem"), enroll.EncodePEM(leaf), 0o600)
 }
 
+func (d *daemon) newKey() ([]byte, crypto.PublicKey, error) {
+	if d.tpm != nil {
+		return d.tpm.newKey()
+	}
+	key, err := software.Generate("ec-p256")
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := software.MarshalPrivateKey(key, signer.Secret{})
+	return text, key.Public(), err
+}
+
 // A measure is what must not grow.
 type measure struct {
 	goroutines, descriptors int
 	rss                     int // KiB
+	handles                 int // in the TPM
 }
 
 func (m measure) String() string {
-	return fmt.Sprintf("%d goroutines, %d descriptors, %.1f MiB", m.goroutines, m.descriptors, float64(m.rss)/1024)
+	return fmt.Sprintf("%d goroutines, %d descriptors, %.1f MiB, %d TPM handles", m.goroutines, m.descriptors, float64(m.rss)/1024, m.handles)
 }
 
 // grownBeyond allows for the connections that come and go with the load, and
 // for the collector's slack.
 func (m measure) grownBeyond(first measure) error {
 	const slack = 24 // connections at the moment of the measure
-	if m.goroutines > first.goroutines+2*slack || m.descriptors > first.descriptors+slack || m.rss > first.rss*5/4+4096 {
+	if m.goroutines > first.goroutines+2*slack || m.descriptors > first.descriptors+slack || m.rss > first.rss*5/4+4096 || m.handles > first.handles {
 		return fmt.Errorf("it has grown from %v to %v", first, m)
 	}
 	return nil
@@ -175,7 +201,10 @@ func (d *daemon) measure() (m measure, err error) {
 	if m.goroutines == 0 || m.descriptors == 0 || m.rss == 0 {
 		return m, fmt.Errorf("holdfast does not tell: %v", m)
 	}
-	return m, nil
+	if d.tpm != nil {
+		m.handles, err = d.tpm.handles()
+	}
+	return m, err
 }
 
 // number reads what follows name in text; 0 if it is not there.

@@ -1,7 +1,7 @@
 // Command soak runs "holdfast serve" for a long time under steady load, with
 // faults at AWS every few seconds and a new certificate every minute, and
-// checks that nothing grows: goroutines, memory and descriptors at the end are
-// those of the first minute. No answer may be late in the session's life,
+// checks that nothing grows: goroutines, memory, descriptors and TPM handles at
+// the end are those of the first minute. No answer may be late in the session's life,
 // mixed or refused.
 //
 //	go run ./scripts/soak -for 20m
@@ -25,15 +25,16 @@ func main() {
 	length := flag.Duration("for", 20*time.Minute, "how long")
 	rate := flag.Int("rate", 200, "requests a second")
 	settle := flag.Duration("settle", time.Minute, "when to take the first measure")
+	inTPM := flag.Bool("tpm", true, "keys in an swtpm, else in files")
 	flag.Parse()
-	if err := soak(*length, *settle, *rate); err != nil {
+	if err := soak(*length, *settle, *rate, *inTPM); err != nil {
 		fmt.Fprintln(os.Stderr, "soak: FAILED:", err)
 		os.Exit(1)
 	}
 	fmt.Println("soak: passed")
 }
 
-func soak(length, settle time.Duration, rate int) error {
+func soak(length, settle time.Duration, rate int, inTPM bool) error {
 	if settle >= length {
 		return errors.New("-settle must be shorter than -for")
 	}
@@ -42,7 +43,7 @@ func soak(length, settle time.Duration, rate int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d, err := start(dir)
+	d, err := start(dir, inTPM)
 	if err != nil {
 		return err
 	}
