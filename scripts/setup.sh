@@ -18,12 +18,12 @@ tcti_swtpm() { find /usr/lib -name 'libtss2-tcti-swtpm.so*' | grep -q .; }
 need awscli command -v aws
 need gcc command -v gcc
 need libc6-dev test -e /usr/include/stdlib.h
+need libssl-dev test -e /usr/include/openssl/ssl.h # for the TPM simulator in holdfast-lab
 need softhsm2 command -v softhsm2-util
 case ${1:-} in
 demo) ;;
 test)
 	need opensc command -v pkcs11-tool
-	need libssl-dev test -e /usr/include/openssl/ssl.h
 	need swtpm command -v swtpm
 	need swtpm-tools command -v swtpm_setup
 	need tpm2-tools command -v tpm2_create

@@ -22,6 +22,7 @@ var removed = []string{
 	"AWS_EC2_METADATA_SERVICE_ENDPOINT",
 	"AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
 	"AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT",
+	"STATE_DIRECTORY", // systemd's; holdfast prefers it to XDG_STATE_HOME
 }
 
 // variables are what the command finds beside, or instead of, what there was.
@@ -37,6 +38,7 @@ func (l *lab) variables() []variable {
 		{"AWS_STS_REGIONAL_ENDPOINTS", "regional"},
 		{"AWS_EC2_METADATA_DISABLED", "true"},
 		{"AWS_PAGER", ""},
+		{"XDG_STATE_HOME", l.path("state")},
 		{"HOLDFAST_LAB_DIR", l.dir},
 		{"HOLDFAST_LAB_TRUST_ANCHOR_ARN", l.anchorARN},
 		{"HOLDFAST_LAB_PROFILE_ARN", l.profileARN},

@@ -27,25 +27,35 @@ type workloadKey struct {
 	close func() error
 }
 
-// newKey makes a workload's key of a kind and type that --key names: TYPE for
-// a file, pkcs11 or pkcs11:TYPE for a SoftHSM token. What lies in files goes
-// into dir.
-func newKey(spec, dir string) (*workloadKey, error) {
+// newKey makes a workload's key of a kind and type that --key names: file,
+// tpm, tpm-handle or pkcs11, then :TYPE, or TYPE alone for a file. What lies in
+// files goes into dir.
+func newKey(spec, dir string) (key *workloadKey, err error) {
 	kind, algorithm, _ := strings.Cut(spec, ":")
-	if kind == "pkcs11" {
-		key, err := newTokenKey(cmp.Or(algorithm, defaultKeyType), dir)
-		if err != nil {
-			return nil, fmt.Errorf("workload's key: %w", err)
-		}
-		return key, nil
+	algorithm = cmp.Or(algorithm, defaultKeyType)
+	switch kind {
+	case "tpm":
+		key, err = newTPMKey(algorithm, dir, 0)
+	case "tpm-handle":
+		key, err = newTPMKey(algorithm, dir, tpmHandle)
+	case "pkcs11":
+		key, err = newTokenKey(algorithm, dir)
+	case "file":
+		key, err = newSoftwareKey(algorithm, dir)
+	default:
+		key, err = newSoftwareKey(spec, dir)
 	}
-	if kind == "file" {
-		spec = cmp.Or(algorithm, defaultKeyType)
-	}
-	path := filepath.Join(dir, "device.key")
-	key, err := newKeyFile(spec, path)
 	if err != nil {
 		return nil, fmt.Errorf("workload's key: %w", err)
+	}
+	return key, nil
+}
+
+func newSoftwareKey(algorithm, dir string) (*workloadKey, error) {
+	path := filepath.Join(dir, "device.key")
+	key, err := newKeyFile(algorithm, path)
+	if err != nil {
+		return nil, err
 	}
 	return &workloadKey{signer: key, reference: path}, nil
 }
@@ -54,7 +64,8 @@ const defaultKeyType = "ec-p256"
 
 // keyTypes lists, for people, what newKey knows.
 func keyTypes() string {
-	return "file:TYPE or TYPE, or pkcs11:TYPE on a SoftHSM token; TYPE is " + strings.Join(software.Algorithms(), ", ")
+	return "file:TYPE or TYPE; tpm:TYPE in a TPM simulator, tpm-handle:TYPE persistent in it; pkcs11:TYPE on a SoftHSM token. TYPE is " +
+		strings.Join(software.Algorithms(), ", ") + "; pkcs11 has no ml-dsa, tpm has " + strings.Join(tpmTypes(), ", ")
 }
 
 func newKeyFile(algorithm, path string) (crypto.Signer, error) {

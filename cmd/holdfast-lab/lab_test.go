@@ -83,16 +83,23 @@ func pythons(t *testing.T) []string {
 // its own, and checks at the end that no lab left a file there.
 func isolate(t *testing.T) {
 	t.Helper()
-	tmp := filepath.Join(t.TempDir(), "it's a $place")
+	dir, err := os.MkdirTemp("", "lab") // not in t.TempDir: the path of a TPM's socket has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := filepath.Join(dir, "it's a $place")
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("HOME", t.TempDir()) // before TMPDIR, where it would lie
 	t.Setenv("TMPDIR", tmp)
-	t.Setenv("HOME", t.TempDir())
 	t.Cleanup(func() {
 		left, err := filepath.Glob(filepath.Join(tmp, "*"))
 		if err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v %v", left, err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -133,10 +140,16 @@ func runIn(t *testing.T, l *lab, args ...string) (stdout, stderr string, code in
 	return out.String(), errs.String(), code
 }
 
+// credentialProcess gets a session, by hand.
+func credentialProcess(l *lab) []string {
+	return []string{"holdfast", "credential-process", "--certificate", l.path("device.crt"), "--private-key", l.key.reference,
+		"--trust-anchor-arn", l.anchorARN, "--profile-arn", l.profileARN, "--role-arn", l.roleARN}
+}
+
 // An AWS CLI, through holdfast, with every kind of key.
 func TestAWSCLI(t *testing.T) {
 	for _, aws := range awsCLIs(t) {
-		for _, key := range []string{"ec-p256", "rsa-2048", "ml-dsa-65", "pkcs11", "pkcs11:rsa-2048"} {
+		for _, key := range []string{"ec-p256", "rsa-2048", "ml-dsa-65", "pkcs11", "pkcs11:rsa-2048", "tpm", "tpm:ec-p384", "tpm:rsa-2048", "tpm-handle"} {
 			t.Run(aws+" "+key, func(t *testing.T) {
 				l := start(t, func(o *options) { o.keyType = key; o.role = "cli" })
 				whoami := func(profile, want string) {
@@ -281,13 +294,14 @@ func TestFilesAndAddresses(t *testing.T) {
 
 func TestNothingStaysBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
-	t.Run("lab", func(t *testing.T) {
-		l := start(t, nil)
-		if _, errs, code := runIn(t, l, "holdfast", "credential-process", "--certificate", l.path("device.crt"), "--private-key", l.path("device.key"),
-			"--trust-anchor-arn", l.anchorARN, "--profile-arn", l.profileARN, "--role-arn", l.roleARN); code != 0 {
-			t.Errorf("exit code %d: %s", code, errs)
-		}
-	})
+	for _, key := range []string{"file", "tpm"} {
+		t.Run(key, func(t *testing.T) {
+			l := start(t, func(o *options) { o.keyType = key })
+			if _, errs, code := runIn(t, l, credentialProcess(l)...); code != 0 {
+				t.Errorf("exit code %d: %s", code, errs)
+			}
+		})
+	}
 	deadline := time.Now().Add(5 * time.Second)
 	for runtime.NumGoroutine() > before && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
@@ -319,6 +333,7 @@ func TestEnvironment(t *testing.T) {
 		"no_proxy": ".acme.example,127.0.0.1,localhost", "AWS_PROFILE": profileName, "AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-central-1",
 		"AWS_ENDPOINT_URL_STS": l.stsURL, "AWS_ENDPOINT_URL_ROLESANYWHERE": l.anywhere.URL, "AWS_EC2_METADATA_DISABLED": "true",
 		"AWS_STS_REGIONAL_ENDPOINTS": "regional", "AWS_PAGER": "", "HOLDFAST_LAB_ROLE_ARN": l.roleARN,
+		"XDG_STATE_HOME": l.path("state"),
 	} {
 		if got, ok := seen[name]; !ok || got != want {
 			t.Errorf("%s is %q (there: %t), want %q", name, got, ok, want)

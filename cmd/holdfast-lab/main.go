@@ -81,6 +81,13 @@ An AWS CLI before 2.13 (Debian 12 has 2.9.19) and boto3 before 1.28 ignore
 AWS_ENDPOINT_URL_STS. The profile edge-chained is not for them; else, say
   holdfast-lab -- sh -c 'aws --endpoint-url "$AWS_ENDPOINT_URL_STS" sts get-caller-identity'
 
+With --key tpm the workload's key lives in a TPM simulator that is a part of
+holdfast-lab: a swtpm to its clients, such as tpm2-tools. It has no resource
+manager; what they leave in it goes with
+  tpm2_flushcontext -t
+and it is switched off and on with
+  swtpm_ioctl --unix "$HOLDFAST_LAB_DIR/tpm.ctrl" -i
+
 Without a COMMAND the lab prints its environment for a shell to read, and stays
 until SIGINT or SIGTERM. Whatever it wrote is deleted when it ends.
 
@@ -90,7 +97,11 @@ Environment of the command:
   AWS_STS_REGIONAL_ENDPOINTS, AWS_EC2_METADATA_DISABLED, AWS_PAGER, NO_PROXY
                                  lead to the lab; credentials that were in the
                                  environment are taken out
+  XDG_STATE_HOME                 in the lab's directory
   PATH                           holdfast's directory first
+  TPM_DEVICE, TPM2TOOLS_TCTI, TPM2OPENSSL_TCTI, HOLDFAST_TPM_LOCK_DIR
+                                 the TPM, with --key tpm
+  SOFTHSM2_CONF                  the token, with --key pkcs11
   HOLDFAST_LAB_TRUST_ANCHOR_ARN, HOLDFAST_LAB_PROFILE_ARN,
   HOLDFAST_LAB_ROLE_ARN, HOLDFAST_LAB_CHAINED_ROLE_ARN
   HOLDFAST_LAB_CERTIFICATE, HOLDFAST_LAB_PRIVATE_KEY

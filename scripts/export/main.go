@@ -1,3 +1,5 @@
+//go:build cgo
+
 // Command export tries to get a private key out of a PKCS#11 token in every way
 // that the interface has: by reading its value and by wrapping it under a key
 // of the caller's. The demo runs it on holdfast's keys; it succeeds, with exit
