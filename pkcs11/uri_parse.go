@@ -21,7 +21,7 @@ func Parse(s string) (*URI, error) {
 	if !ok || !strings.EqualFold(scheme, "pkcs11") {
 		return nil, fmt.Errorf("%w PKCS#11 URI: it does not begin with \"pkcs11:\"", signer.ErrMalformed)
 	}
-	path, query, hasQuery := strings.Cut(rest, "?")
+	path, query, _ := strings.Cut(rest, "?")
 	u := &URI{}
 	if path != "" {
 		for _, part := range strings.Split(path, ";") {
@@ -35,7 +35,7 @@ func Parse(s string) (*URI, error) {
 			u.path = append(u.path, a)
 		}
 	}
-	if hasQuery {
+	if query != "" {
 		for _, part := range strings.Split(query, "&") {
 			a, err := parseAttribute(part, true)
 			if err != nil {

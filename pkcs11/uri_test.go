@@ -28,6 +28,7 @@ func TestParse(t *testing.T) {
 		{"pkcs11:?module-path=/usr/lib/x.so", "module-path", "/usr/lib/x.so"},
 		{"pkcs11:?pin-source=file:/run/pin?x", "pin-source", "file:/run/pin?x"},
 		{"pkcs11:token=t?x-v=1&x-v=2", "x-v", "1"},
+		{"pkcs11:token=t?", "token", "t"},
 	}
 	for _, test := range tests {
 		t.Run(test.in, func(t *testing.T) {

@@ -102,10 +102,14 @@ func (m *Module) Certificates(ctx context.Context, uri *pkcs11.URI, o Options) (
 			return nil
 		})
 	}
+	var failed error
 	for _, info := range infos {
-		if err := look(info, false); err != nil {
-			return nil, err
+		if err := look(info, false); err != nil && failed == nil {
+			failed = err // of a token that may not be the one
 		}
+	}
+	if failed != nil && (len(found) == 0 || ctx.Err() != nil) {
+		return nil, failed
 	}
 	if only, ok := onlyHiding(infos); ok && len(found) == 0 && (c.given() || only.ProtectedAuthenticationPath) {
 		if err := look(only, true); err != nil {

@@ -148,3 +148,14 @@ func TestCurveOf(t *testing.T) {
 		t.Error("explicit parameters have a name")
 	}
 }
+
+func TestTold(t *testing.T) {
+	for _, c := range []struct {
+		n    uint
+		want uint64
+	}{{0, 0}, {1, 1}, {255, 255}, {^uint(0), 0}, {1<<32 - 1, 0}} {
+		if got := told(c.n); got != c.want {
+			t.Errorf("%d: %d", c.n, got)
+		}
+	}
+}

@@ -124,7 +124,7 @@ func (k *Key) sign(ctx context.Context, r request) ([]byte, error) {
 	}
 	var sig []byte
 	err := k.t.retry(ctx, k.c, k.login, func(s *session) error {
-		h, err := k.find(s)
+		h, err := k.find(ctx, s)
 		if err == nil {
 			sig, err = k.signOn(ctx, s, h, r)
 		}
@@ -181,7 +181,7 @@ func (k *Key) authenticate(ctx context.Context, job signing) (raw []byte, err er
 
 // find returns the key's handle, looking for the key anew when handles have
 // died since.
-func (k *Key) find(s *session) (p11.ObjectHandle, error) {
+func (k *Key) find(ctx context.Context, s *session) (p11.ObjectHandle, error) {
 	if c := k.handle.Load(); c != nil && c.gen == s.gen {
 		return c.h, nil
 	}
@@ -196,12 +196,24 @@ func (k *Key) find(s *session) (p11.ObjectHandle, error) {
 	if err != nil {
 		return 0, err
 	}
+	var maybe []object
 	for _, o := range objects {
-		fit, err := k.t.fits(s, o, k.pub)
+		switch fit, err := k.t.fits(s, o, k.pub); {
+		case err != nil:
+			return 0, err
+		case fit == fitsYes:
+			k.handle.Store(&handle{s.gen, o.handle})
+			return o.handle, nil
+		case fit == fitsMaybe:
+			maybe = append(maybe, o)
+		}
+	}
+	for _, o := range maybe {
+		fits, err := k.tried(ctx, s, o, len(maybe) == 1)
 		if err != nil {
 			return 0, err
 		}
-		if fit != fitsNot {
+		if fits {
 			k.handle.Store(&handle{s.gen, o.handle})
 			return o.handle, nil
 		}
@@ -210,6 +222,23 @@ func (k *Key) find(s *session) (p11.ObjectHandle, error) {
 		return 0, &CallError{"C_FindObjects", p11.CKR_USER_NOT_LOGGED_IN} // as it would say
 	}
 	return 0, signer.WithHint(fmt.Errorf("%w any more", signer.ErrKeyNotFound), listHint)
+}
+
+// tried reports whether an object that does not say what key it is is this one:
+// by a trial, or if it is the only one or wants a PIN for that, by the next
+// signature.
+func (k *Key) tried(ctx context.Context, s *session, o object, only bool) (bool, error) {
+	if only || k.always {
+		k.unproven.Store(true)
+		return true, nil
+	}
+	trial := &Key{t: k.t, c: k.c, pub: k.pub, label: k.label, id: k.id}
+	trial.handle.Store(&handle{s.gen, o.handle})
+	err := trial.prove(ctx, s)
+	if classify(err) != failPlain {
+		return false, err
+	}
+	return err == nil, nil
 }
 
 // Close ends the use of the key, once the signatures being made are done. The

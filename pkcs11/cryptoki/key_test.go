@@ -85,6 +85,9 @@ func TestWrongDigest(t *testing.T) {
 	if _, err := k.Sign(rand.Reader, []byte("short"), crypto.SHA256); err == nil {
 		t.Error("signed a digest of 5 bytes")
 	}
+	if _, err := k.Sign(rand.Reader, make([]byte, 32), crypto.Hash(99)); err == nil {
+		t.Error("signed a digest of no hash function")
+	}
 	raw, err := k.Sign(rand.Reader, []byte("anything"), crypto.Hash(0))
 	if err != nil {
 		t.Fatal(err)

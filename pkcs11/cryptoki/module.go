@@ -105,10 +105,12 @@ func (l *library) initialize() error {
 		l.finalize()
 		return fmt.Errorf("%w: %w", pkcs11.ErrModuleFailed, failed("C_GetInfo", err))
 	}
-	l.info = pkcs11.Library{
-		Path: l.path, Manufacturer: trim(info.ManufacturerID), Description: trim(info.LibraryDescription),
-		Version:  fmt.Sprintf("%d.%d", info.LibraryVersion.Major, info.LibraryVersion.Minor),
-		Cryptoki: fmt.Sprintf("%d.%d", info.CryptokiVersion.Major, info.CryptokiVersion.Minor),
+	if l.info.Path == "" { // else it is in use, and still true
+		l.info = pkcs11.Library{
+			Path: l.path, Manufacturer: trim(info.ManufacturerID), Description: trim(info.LibraryDescription),
+			Version:  fmt.Sprintf("%d.%d", info.LibraryVersion.Major, info.LibraryVersion.Minor),
+			Cryptoki: fmt.Sprintf("%d.%d", info.CryptokiVersion.Major, info.CryptokiVersion.Minor),
+		}
 	}
 	l.lost.Store(false)
 	return nil

@@ -36,6 +36,7 @@ typedef struct { ck_ulong type; void *value; ck_ulong len; } ck_attribute;
 
 enum { FN_LOGIN = 18, FN_GET_ATTRIBUTE_VALUE = 24, FN_SIGN_INIT = 42, FN_SIGN = 43 };
 enum { MAX_ATTRIBUTES = 8 };
+enum { USER_ALREADY_LOGGED_IN = 0x100 };
 
 typedef ck_ulong (*ck_login)(ck_ulong, ck_ulong, const void *, ck_ulong);
 typedef ck_ulong (*ck_get_attribute_value)(ck_ulong, ck_ulong, ck_attribute *, ck_ulong);
@@ -111,7 +112,8 @@ static ck_ulong holdfast_sign(void *list, ck_ulong session, ck_ulong key, ck_ulo
 		return rv;
 	if (context) {
 		*stage = FN_LOGIN;
-		if ((rv = ((ck_login)l->fn[FN_LOGIN])(session, 2, pin, pin_len)) != 0)
+		rv = ((ck_login)l->fn[FN_LOGIN])(session, 2, pin, pin_len);
+		if (rv != 0 && rv != USER_ALREADY_LOGGED_IN) // a needless PIN is no reason not to sign
 			return rv;
 	}
 	*stage = FN_SIGN;

@@ -54,6 +54,9 @@ func (m mechanisms) has(id uint) bool { return m == nil || m[id] }
 func (k *Key) forDigest(digest []byte, opts crypto.SignerOpts) (request, error) {
 	r := request{digest: digest, opts: opts}
 	hash := opts.HashFunc()
+	if hash > crypto.BLAKE2b_512 { // Size would panic
+		return r, fmt.Errorf("%v: %w", hash, errors.ErrUnsupported)
+	}
 	if hash != 0 && len(digest) != hash.Size() {
 		return r, fmt.Errorf("a digest of %d bytes is not one of %v", len(digest), hash)
 	}
@@ -192,10 +195,11 @@ func (r request) verify(pub crypto.PublicKey, sig []byte) error {
 func (r request) encode(pub crypto.PublicKey, raw []byte) ([]byte, error) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
-		if n := pub.Size(); len(raw) < n { // some tokens drop leading zeros
-			return append(make([]byte, n-len(raw), n), raw...), nil
+		n := pub.Size()
+		if len(raw) > n {
+			return nil, fmt.Errorf("C_Sign returned %d bytes that are no signature of %s", len(raw), signer.DescribeKey(pub))
 		}
-		return append([]byte(nil), raw...), nil
+		return append(make([]byte, n-len(raw), n), raw...), nil // some tokens drop leading zeros
 	case *ecdsa.PublicKey:
 		return encodeECDSA(pub, r.digest, raw)
 	}

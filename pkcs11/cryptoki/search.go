@@ -118,6 +118,9 @@ func (q *search) token(ctx context.Context) (Token, error) {
 	for _, info := range infos {
 		uris = append(uris, info.URI().String())
 		certs, keys, err := q.glimpse(ctx, info)
+		if ctx.Err() != nil {
+			return Token{}, ctx.Err()
+		}
 		if err != nil {
 			continue // it may not be the one
 		}
@@ -300,7 +303,7 @@ func (k *Key) prove(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	h, err := k.find(s)
+	h, err := k.find(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -102,16 +102,20 @@ func (l *library) describe(slot uint) (t Token, ok bool, err error) {
 		UserPINToBeChanged:          has(p11.CKF_USER_PIN_TO_BE_CHANGED),
 		WriteProtected:              has(p11.CKF_WRITE_PROTECTED),
 	}
-	if n := info.SessionCount; n != ^uint(0) {
-		t.Sessions = uint64(n)
-	}
-	if n := info.MaxSessionCount; n != ^uint(0) {
-		t.MaxSessions = uint64(n)
-	}
+	t.Sessions, t.MaxSessions = told(info.SessionCount), told(info.MaxSessionCount)
 	if s, err := l.ctx.GetSlotInfo(slot); err == nil {
 		t.SlotDescription, t.SlotManufacturer = trim(s.SlotDescription), trim(s.ManufacturerID)
 	}
 	return t, has(p11.CKF_TOKEN_INITIALIZED), nil
+}
+
+// told returns 0 for CK_UNAVAILABLE_INFORMATION, a CK_ULONG of ones, which is 32
+// bits long on Windows.
+func told(n uint) uint64 {
+	if n == ^uint(0) || n == 1<<32-1 {
+		return 0
+	}
+	return uint64(n)
 }
 
 // Tokens returns the tokens that are present and initialised. Slots that fail

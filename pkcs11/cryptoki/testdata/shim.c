@@ -7,6 +7,8 @@
 //	pinpad         tokens take the PIN by their own means, and know it
 //	no-digests     no mechanism signs a digest
 //	der            ECDSA signatures come as ASN.1
+//	logged-in      a PIN for one signature is taken, and called needless
+//	long           signatures have a byte too many
 //	hide-attribute=TYPE          C_GetAttributeValue refuses that one
 //	sessions=N     no more than N sessions at a time
 //	fail=CALL:CODE:COUNT         CALL returns CODE, COUNT times in all
@@ -134,7 +136,8 @@ static ulong_t login(ulong_t session, ulong_t user, const char *pin, ulong_t len
 		pin = "Ge-heim";
 		len = 7;
 	}
-	return CALL(LOGIN, (ulong_t, ulong_t, const char *, ulong_t), session, user, pin, len);
+	e = CALL(LOGIN, (ulong_t, ulong_t, const char *, ulong_t), session, user, pin, len);
+	return e == 0 && user == 2 && word("logged-in") ? 0x100 : e;
 }
 
 static ulong_t attributes(ulong_t session, ulong_t object, attribute_t *a, ulong_t n)
@@ -175,6 +178,8 @@ static ulong_t sign(ulong_t session, void *data, ulong_t len, unsigned char *out
 	ulong_t e = pass("C_Sign");
 	if (e || (e = CALL(SIGN, (ulong_t, void *, ulong_t, unsigned char *, ulong_t *), session, data, len, out, out_len)) != 0)
 		return e;
+	if (word("long") && out)
+		out[(*out_len)++] = 0;
 	if (word("der") && out && *out_len == 64) {
 		unsigned char der[80];
 		int n = 2 + integer(der + 2, out, 32);
