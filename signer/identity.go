@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -67,6 +68,18 @@ func (id *Identity) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts
 // wants to do so itself. A nil random means crypto/rand.
 func (id *Identity) SignMessage(random io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return crypto.SignMessage(id.key, orRand(random), message, opts)
+}
+
+// SignMessageContext is SignMessage until ctx ends, if the key knows how to stop
+// then: hardware may take long, or never answer.
+func (id *Identity) SignMessageContext(ctx context.Context, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k, ok := id.key.(interface {
+		SignMessageContext(ctx context.Context, message []byte, opts crypto.SignerOpts) ([]byte, error)
+	})
+	if !ok {
+		return id.SignMessage(nil, message, opts)
+	}
+	return k.SignMessageContext(ctx, message, opts)
 }
 
 // Certificate returns the leaf certificate.

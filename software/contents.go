@@ -11,6 +11,9 @@ import (
 	"github.com/holdfast-iam/holdfast/signer"
 )
 
+// tpmKey is the PEM type of a key that only a TPM can use.
+const tpmKey = "TSS2 PRIVATE KEY"
+
 // Options say how to read a file. The zero value reads what is not encrypted.
 type Options struct {
 	// Passphrase returns the passphrase of object, the name of the file. It is

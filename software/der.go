@@ -42,8 +42,7 @@ func (p *parser) der(data []byte) error {
 	case kindCertificate:
 		return p.certificates(whole, rest)
 	case kindTPMKey:
-		p.sawKey = true
-		p.other("TSS2 PRIVATE KEY", whole)
+		p.other(tpmKey, whole)
 		return nil
 	case kindPublic:
 		return nil

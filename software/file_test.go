@@ -44,14 +44,21 @@ func TestExposedKey(t *testing.T) {
 			t.Errorf("certificates: warnings %q, %v", warnings, err)
 		}
 	}
-	// A file of certificates alone may be read by all.
-	path := write(t, cert)
-	if err := os.Chmod(path, 0o644); err != nil {
+	// A file of certificates alone may be read by all, and so may one with a
+	// key that is of no use without its TPM.
+	tpm, err := os.ReadFile("../testdata/tpm/openssl-p256.pem")
+	if err != nil {
 		t.Fatal(err)
 	}
-	opts := software.Options{Warn: func(m string) { t.Errorf("warning %q", m) }}
-	if _, err := software.ReadFile(t.Context(), path, opts); err != nil {
-		t.Error(err)
+	for _, text := range [][]byte{cert, tpm, append(tpm, cert...), pemToDER(t, tpm)} {
+		path := write(t, text)
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		opts := software.Options{Warn: func(m string) { t.Errorf("warning %q", m) }}
+		if _, err := software.ReadFile(t.Context(), path, opts); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

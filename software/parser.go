@@ -37,7 +37,7 @@ type parser struct {
 	want want
 
 	out    Contents
-	sawKey bool // the file holds a private key, asked for or not
+	sawKey bool // the file holds a private key, asked for or not; a TPM's is none that can be read
 
 	asked  bool
 	secret signer.Secret

@@ -116,7 +116,7 @@ func (p *parser) block(object string, b *pem.Block) error {
 		}
 		return p.keyBlock(object, b)
 	}
-	p.sawKey = p.sawKey || strings.HasSuffix(b.Type, "PRIVATE KEY")
+	p.sawKey = p.sawKey || strings.HasSuffix(b.Type, "PRIVATE KEY") && b.Type != tpmKey
 	p.out.Other = append(p.out.Other, b)
 	return nil
 }

@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -14,7 +15,8 @@ import (
 
 // AuthFunc returns the authorization value (password, PIN) of object, which is
 // described for people. The Secret stays the caller's, who may wipe it when the
-// Key is closed. An empty Secret stands for an empty value.
+// Key is closed. An empty Secret stands for an empty value. Errors are passed on
+// as they are, and should name the object.
 type AuthFunc func(ctx context.Context, object string) (signer.Secret, error)
 
 // A credential is what authorizes the use of one entity of the TPM.
@@ -24,8 +26,13 @@ type credential struct {
 	da     bool // protected against dictionary attacks
 	vouch  bool // the key file says that the value is empty
 	ask    AuthFunc
+	mend   string // the hint if the value is not empty and there is no ask
 	secret []byte // trimmed; valid once asked
 	asked  bool
+}
+
+func ofHierarchy(h tpm2.TPMHandle, ask AuthFunc, mend string) *credential {
+	return &credential{what: hierarchyName(h), name: tpm2.HandleName(h).Buffer, ask: ask, mend: mend}
 }
 
 // value asks for the authorization value, once.
@@ -35,7 +42,7 @@ func (c *credential) value(ctx context.Context) ([]byte, error) {
 	}
 	s, err := c.ask(ctx, c.what)
 	if err != nil {
-		return nil, fmt.Errorf("password of %s: %w", c.what, err)
+		return nil, err
 	}
 	c.secret, c.asked = append([]byte(nil), trimAuth(s.Reveal())...), true
 	return c.secret, nil
@@ -94,11 +101,8 @@ func (o *op) guard(c *credential) error {
 	if !c.da || d.proven[l] {
 		return nil
 	}
-	if c.vouch {
-		if d.wasRefused(c.name) {
-			return c.required()
-		}
-		return nil
+	if err := d.wasRefused(c); err != nil || c.vouch {
+		return err
 	}
 	state, err := o.lockout()
 	if err != nil {
@@ -111,7 +115,12 @@ func (o *op) guard(c *credential) error {
 func (o *op) judge(c *credential, err error) error {
 	switch rc := codeOf(err); {
 	case err == nil:
-		o.d.proven[c.latch()] = true
+		if l := c.latch(); !o.d.proven[l] {
+			o.d.proven[l] = true
+			if c.da {
+				o.d.forgive(c)
+			}
+		}
 		return nil
 	case authRefused(err) && o.d.proven[c.latch()] && len(c.secret) > 0:
 		// It was right before. Either it was changed, or the session is not
@@ -123,8 +132,8 @@ func (o *op) judge(c *credential, err error) error {
 		return fmt.Errorf("%w: %s: %w", errStale, c.what, err)
 	case authRefused(err):
 		o.d.latched[c.latch()] = true
-		if c.vouch && c.da {
-			o.d.remember(c.name, c.what)
+		if c.da {
+			o.d.remember(c)
 		}
 		if len(c.secret) == 0 {
 			return c.required()
@@ -152,7 +161,11 @@ func (c *credential) incorrect(why string) error {
 }
 
 func (c *credential) required() error {
-	return signer.WithHint(fmt.Errorf("%s: %w: its password is not empty", c.what, signer.ErrPINRequired), "say where its password comes from")
+	if c.vouch {
+		return signer.WithHint(fmt.Errorf("%s: %w: its password is not empty, though the key file says so", c.what, signer.ErrPINRequired),
+			"the file is wrong about its key (emptyAuth): get it anew from where the key was made")
+	}
+	return signer.WithHint(fmt.Errorf("%s: %w: its password is not empty", c.what, signer.ErrPINRequired), cmp.Or(c.mend, "say where its password comes from"))
 }
 
 func authRefused(err error) bool {

@@ -104,6 +104,8 @@ func (c CreateOptions) template() (t tpm2.TPMTPublic, err error) {
 		return t, errors.New("a policy without its digest")
 	case c.Persistent != 0 && !isPersistent(c.Persistent):
 		return t, fmt.Errorf("handle %#x is not that of a persistent key", uint32(c.Persistent))
+	case c.Persistent > lastOwned:
+		return t, signer.WithHint(fmt.Errorf("handle %#x is the platform's", uint32(c.Persistent)), "the owner's go from 0x81000000 to 0x817fffff")
 	}
 	t = tpm2.TPMTPublic{
 		NameAlg: tpm2.TPMAlgSHA256,
@@ -142,17 +144,58 @@ func (c CreateOptions) template() (t tpm2.TPMTPublic, err error) {
 	return t, nil
 }
 
+// lastOwned is the last persistent handle that the owner may use (TPM 2.0 part
+// 2, 7.4).
+const lastOwned tpm2.TPMHandle = 0x817fffff
+
 // free returns an error if the persistent handle is taken.
 func (o *op) free(h tpm2.TPMHandle) error {
-	_, err := o.persistent(h)
-	switch {
+	_, _, err := o.public(h)
+	switch rc := codeOf(err); {
 	case err == nil:
-		return signer.WithHint(fmt.Errorf("handle %#x: %w", uint32(h), ErrHandleInUse),
-			fmt.Sprintf("choose another handle, or remove what is there: tpm2_evictcontrol -c %#x", uint32(h)))
-	case errors.Is(err, signer.ErrKeyNotFound):
+		return o.inUse(h)
+	case rc == tpm2.TPMRCHandle, rc == tpm2.TPMRCValue:
 		return nil
 	}
 	return err
+}
+
+// inUse names a handle that is free, and what removes the key that is at h.
+func (o *op) inUse(h tpm2.TPMHandle) error {
+	hint := fmt.Sprintf("or remove what is there, which cannot be undone: tpm2_evictcontrol -C o -c %#x", uint32(h))
+	if other, err := o.freeAfter(h); err == nil {
+		hint = fmt.Sprintf("handle:%#x is free; ", uint32(other)) + hint
+	} else {
+		hint = "choose another handle, " + hint
+	}
+	return signer.WithHint(fmt.Errorf("handle %#x: %w", uint32(h), ErrHandleInUse), hint)
+}
+
+// freeAfter returns the first handle above h that is free.
+func (o *op) freeAfter(h tpm2.TPMHandle) (tpm2.TPMHandle, error) {
+	for h++; h <= lastOwned; {
+		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: uint32(h), PropertyCount: 64}.Execute(o)
+		if err != nil {
+			return 0, err
+		}
+		list, err := rsp.CapabilityData.Data.Handles()
+		if err != nil {
+			return 0, err
+		}
+		for _, taken := range list.Handle {
+			if taken != h {
+				return h, nil
+			}
+			h++
+		}
+		if !rsp.MoreData {
+			break
+		}
+	}
+	if h > lastOwned {
+		return 0, errors.New("none is free")
+	}
+	return h, nil
 }
 
 // create makes the key. It borrows, for that, the loading part of a Key.
@@ -187,7 +230,7 @@ func (o *op) create(opts CreateOptions, template tpm2.TPMTPublic) (*KeyFile, err
 }
 
 func (k *Key) createBelow(o *op, parent *object, secret signer.Secret, template tpm2.TPMTPublic) error {
-	c := k.parentCredential(parent)
+	c := k.ofParent(parent)
 	auth, err := o.authorize(c, parent, true, false)
 	if err != nil {
 		return err
@@ -232,7 +275,7 @@ func (o *op) persist(opts CreateOptions, f *KeyFile) error {
 	if err != nil {
 		return err
 	}
-	c := &credential{what: hierarchyName(tpm2.TPMRHOwner), name: tpm2.HandleName(tpm2.TPMRHOwner).Buffer, ask: opts.OwnerAuth}
+	c := ofHierarchy(tpm2.TPMRHOwner, opts.OwnerAuth, o.d.hints.Owner)
 	auth, err := o.authorize(c, nil, false, false)
 	if err != nil {
 		return err
@@ -244,7 +287,7 @@ func (o *op) persist(opts CreateOptions, f *KeyFile) error {
 	}.Execute(o)
 	switch err = o.judge(c, err); {
 	case codeOf(err) == tpm2.TPMRCNVDefined:
-		return fmt.Errorf("handle %#x: %w", uint32(opts.Persistent), ErrHandleInUse)
+		return o.inUse(opts.Persistent)
 	case err != nil:
 		return o.d.wrapf(err, "making it persistent at %#x", uint32(opts.Persistent))
 	}

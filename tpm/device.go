@@ -19,10 +19,18 @@ type Config struct {
 	// must agree on it.
 	LockDir string
 
+	// Hints tell people, in errors, how to give a password that is missing.
+	Hints Hints
+
 	// Pins remembers the Name of each TPM's salt key. If nil, it is remembered
 	// for as long as the Device is open.
 	Pins Pins
 }
+
+// Hints are what an error says that mends a missing password, such as "give it
+// with --owner-auth": that of a key, of its parent, and of the hierarchy in which
+// the parent is made.
+type Hints struct{ Key, Parent, Owner string }
 
 // Open opens the TPM that spec names, see [Config.Open], with the zero Config.
 func Open(ctx context.Context, spec string) (*Device, error) { return Config{}.Open(ctx, spec) }
@@ -39,7 +47,7 @@ func (c Config) New(t transport.TPM, name string) *Device {
 }
 
 func (c Config) device(p place) *Device {
-	d := &Device{place: p, pins: c.Pins, lockDir: c.LockDir, turn: make(chan struct{}, 1), proven: map[latch]bool{}, latched: map[latch]bool{}}
+	d := &Device{place: p, pins: c.Pins, hints: c.Hints, lockDir: c.LockDir, turn: make(chan struct{}, 1), proven: map[latch]bool{}, latched: map[latch]bool{}}
 	if d.pins == nil {
 		d.pins = &memoryPins{}
 	}
@@ -54,6 +62,7 @@ func (c Config) device(p place) *Device {
 type Device struct {
 	place
 	pins    Pins
+	hints   Hints
 	lockDir string
 	lock    *lock         // nil unless the TPM is shared without a resource manager
 	turn    chan struct{} // holds one token while an operation runs
@@ -70,7 +79,7 @@ type Device struct {
 	policies  []*session  // policy sessions that are kept
 	proven    map[latch]bool
 	latched   map[latch]bool
-	doubt     bool // an object may have been made whose handle is unknown
+	doubt     pending // what a command may have made whose answer was lost
 	closed    bool
 }
 
@@ -115,11 +124,15 @@ func (d *Device) do(ctx context.Context, fn func(*op) error) (err error) {
 	select {
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():
-		return d.errorf("waiting for other users of it in this program: %w", context.Cause(ctx))
+		// What it does now was begun by this program too.
+		return d.errorf("%w", late(fmt.Errorf("waiting for what it does: %w", context.Cause(ctx))))
 	}
 	defer func() { <-d.turn }()
-	if d.closed {
+	switch {
+	case d.closed:
 		return d.errorf("%w", errClosed)
+	case ctx.Err() != nil: // a command that is cut off costs the connection
+		return d.errorf("%w", context.Cause(ctx))
 	}
 	if err := d.lease(ctx); err != nil {
 		return err

@@ -33,5 +33,7 @@
 // one of few tries, for all such keys together. Before such a value is
 // presented the TPM's counters are read, and nothing is presented when one try
 // is left (signer.ErrPINFinalTry) or none (signer.ErrPINLocked, with the time
-// it lasts). A value that was wrong once is not presented again.
+// it lasts). A value that was wrong once is not presented again. A key file that
+// says its key has no password is believed without a look at the counters: a
+// right one costs nothing, a false one a try, once.
 package tpm

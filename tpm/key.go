@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,11 @@ type Options struct {
 	// other users of the TPM included. 0 means a minute.
 	Timeout time.Duration
 
+	// Brief says that there will be one signature: after it, all that is in the
+	// TPM is flushed and the TPM given up in the background, while the caller
+	// goes on. Another one begins anew.
+	Brief bool
+
 	// CloseDevice makes Close close the Device too.
 	CloseDevice bool
 }
@@ -79,7 +85,9 @@ type Key struct {
 	imported            []byte // an importable key's private part, for its parent
 	session             *session
 	dirty               bool // session is not as it began
+	proves              bool // the last way through the policy took the password
 	shut                bool
+	early               error // of Preload
 
 	largeSalt atomic.Bool                        // the TPM's PSS salts fill the block
 	missing   atomic.Pointer[[]tpm2.TPMIAlgHash] // hashes that the TPM turned out to lack
@@ -170,7 +178,7 @@ func (k *Key) prepare(file *KeyFile) (err error) {
 		return err
 	}
 	da := !k.public.ObjectAttributes.NoDA
-	k.cred = &credential{what: k.name, name: k.place.name.Buffer, da: da, ask: k.opts.Auth}
+	k.cred = &credential{what: k.name, name: k.place.name.Buffer, da: da, ask: k.opts.Auth, mend: k.d.hints.Key}
 	switch {
 	case k.policy != nil && !k.policy.NeedsAuth(), file != nil && file.EmptyAuth != nil && *file.EmptyAuth:
 		k.cred.ask, k.cred.asked, k.cred.vouch = nil, true, true
@@ -189,6 +197,35 @@ func (k *Key) Public() crypto.PublicKey { return k.pub }
 // PublicArea returns the key's public area in the TPM.
 func (k *Key) PublicArea() tpm2.TPMTPublic { return k.public }
 
+// Ask asks for the passwords now that the key's first use is known to need. The
+// TPM is not held meanwhile, and no signature's deadline runs: a person may take
+// a while to answer.
+func (k *Key) Ask(ctx context.Context) error {
+	select {
+	case k.d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-k.d.turn }()
+	if k.shut {
+		return nil
+	}
+	if k.file != nil {
+		c := k.hierarchyCredential()
+		if isPersistent(k.file.Parent) {
+			c = k.parentCredential()
+		}
+		if _, err := c.value(ctx); err != nil {
+			return err
+		}
+	}
+	if k.tryEmpty {
+		return nil
+	}
+	_, err := k.cred.value(ctx)
+	return err
+}
+
 // Sign signs a digest: with ECDSA, or RSA as opts say (PKCS#1 v1.5, or PSS with
 // *rsa.PSSOptions). The TPM's random numbers are used, not those of the
 // argument.
@@ -206,14 +243,21 @@ func (k *Key) timeout() time.Duration {
 }
 
 // SignMessage hashes a message with opts.HashFunc and signs it.
-func (k *Key) SignMessage(random io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+func (k *Key) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), k.timeout())
+	defer cancel()
+	return k.SignMessageContext(ctx, message, opts)
+}
+
+// SignMessageContext is SignMessage with a context that bounds it.
+func (k *Key) SignMessageContext(ctx context.Context, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	h := opts.HashFunc()
 	if !h.Available() {
 		return nil, fmt.Errorf("%s: hash %v: %w", k.name, h, errors.ErrUnsupported)
 	}
 	sum := h.New()
 	sum.Write(message)
-	return k.Sign(random, sum.Sum(nil), opts)
+	return k.SignContext(ctx, sum.Sum(nil), opts)
 }
 
 // SignContext is Sign with a context that bounds it.
@@ -238,11 +282,15 @@ func (k *Key) signOnce(ctx context.Context, digest []byte, opts crypto.SignerOpt
 		sig, err = k.run(o, j)
 		return k.learn(j, sig, err)
 	})
+	if err == nil && k.opts.Brief {
+		k.d.letGo()
+	}
 	return sig, err
 }
 
-// WithHandle runs fn with the key loaded: for what else can be done with a key,
-// such as TPM2_Certify. fn is run again if the TPM turns out to have been reset.
+// WithHandle runs fn with the key loaded: for what else can be done with a key
+// in the USER role. fn is run again if the TPM turns out to have been reset, or
+// the key to have a password. For TPM2_Certify see [Key.WithAdmin].
 func (k *Key) WithHandle(ctx context.Context, fn func(t *Loaded) error) error {
 	return k.d.do(ctx, func(o *op) error {
 		return k.retry(o, func() error {
@@ -250,7 +298,7 @@ func (k *Key) WithHandle(ctx context.Context, fn func(t *Loaded) error) error {
 			if err != nil {
 				return err
 			}
-			return k.judge(o, fn(&Loaded{TPM: o, Auth: tpm2.AuthHandle{Handle: k.current(), Name: k.place.name, Auth: auth}}))
+			return k.lend(o, auth, fn, k.judge)
 		})
 	})
 }
@@ -260,7 +308,9 @@ func (k *Key) Close() error {
 	k.closing.Do(func() {
 		ctx, cancel := cleanupContext()
 		defer cancel()
-		k.closed = k.d.do(ctx, k.close)
+		if !k.closeGone(ctx) {
+			k.closed = k.d.do(ctx, k.close)
+		}
 		if errors.Is(k.closed, errClosed) {
 			k.closed = nil
 		}
@@ -271,14 +321,29 @@ func (k *Key) Close() error {
 	return k.closed
 }
 
+// closeGone closes a key that is not in the TPM, without a use of that.
+func (k *Key) closeGone(ctx context.Context) bool {
+	select {
+	case k.d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-k.d.turn }()
+	if k.place.handle != 0 || slices.Contains(k.d.policies, k.session) {
+		return false
+	}
+	return k.close(nil) == nil
+}
+
+// close flushes what is in the TPM. o may be nil if nothing is.
 func (k *Key) close(o *op) error {
 	k.shut = true
 	var err error
 	if k.place.handle != 0 {
 		err = o.flush(k.place.handle)
 	}
-	o.d.drop(&k.place)
-	for _, s := range o.d.policies {
+	k.d.drop(&k.place)
+	for _, s := range k.d.policies {
 		if s == k.session {
 			err = errors.Join(err, o.flush(s.handle))
 			break

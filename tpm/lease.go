@@ -45,9 +45,10 @@ func (d *Device) lease(ctx context.Context) error {
 		return nil
 	}
 	if err := d.clearUp(ctx, left); err != nil {
-		return errors.Join(err, d.lock.release(true))
+		d.abandon()
+		return err
 	}
-	d.lock.recordBestEffort(nil)
+	d.lock.recordBestEffort(nil, pending{})
 	return nil
 }
 
@@ -56,7 +57,7 @@ func (d *Device) afterUse() {
 	if d.lock == nil || d.leased.IsZero() {
 		return
 	}
-	if d.doubt {
+	if d.doubt.kind != "" {
 		d.abandon()
 		return
 	}
@@ -82,11 +83,8 @@ func (d *Device) afterUse() {
 // command that was cut off may have made, and the next holder clears up.
 func (d *Device) abandon() {
 	d.hangUp()
-	d.live, d.session, d.policies = nil, nil, nil
-	for _, r := range d.residents {
-		r.handle = 0
-	}
-	d.leased, d.doubt = time.Time{}, false
+	d.drain()
+	d.leased = time.Time{}
 	_ = d.lock.release(true)
 }
 
@@ -111,7 +109,6 @@ func (d *Device) release(ctx context.Context, save bool) error {
 	if d.idle != nil {
 		d.idle.Stop()
 	}
-	var err error
 	if save {
 		o := &op{d: d, ctx: ctx}
 		for _, r := range d.residents {
@@ -120,82 +117,32 @@ func (d *Device) release(ctx context.Context, save bool) error {
 			}
 		}
 	}
-	if len(d.live) > 0 {
-		if err = d.flushAll(func(loaded) bool { return true }); lost(err) {
-			err = nil // there is nothing left to flush
-		}
+	err := d.flushAll(func(loaded) bool { return true })
+	// Without a resource manager, what is loaded outlives a connection that
+	// breaks. It stays in the journal.
+	dirty := err != nil && (!lost(err) || d.lock != nil && errors.Is(err, errBroken))
+	if lost(err) {
+		err = nil
 	}
-	dirty := err != nil
 	if d.wire != nil {
 		_ = d.wire.close()
 		d.wire = nil
 	}
-	if !dirty {
-		d.live, d.session, d.policies = nil, nil, nil
-		for _, r := range d.residents {
-			r.handle = 0
-		}
-	}
+	d.drain()
 	if d.lock != nil && !d.leased.IsZero() {
 		d.leased = time.Time{}
-		if !dirty {
-			d.lock.recordBestEffort(nil)
-		}
 		err = errors.Join(err, d.lock.release(dirty))
 	}
 	return err
 }
 
-// clearUp flushes what a process that was killed left in the TPM: what it had
-// written down, if it is still the same, and what it was about to make.
-func (d *Device) clearUp(ctx context.Context, left journal) error {
-	o := &op{d: d, ctx: ctx}
-	defer func() { d.live = nil }()
-	known := map[tpm2.TPMHandle]bool{}
-	for _, l := range left.loaded {
-		known[l.handle] = true
-		if l.name != nil && isTransient(l.handle) {
-			name, _, err := o.public(l.handle)
-			if err != nil || string(name) != string(l.name) {
-				if lost(err) && codeOf(err) == 0 {
-					return err
-				}
-				continue
-			}
-		}
-		if err := o.flush(l.handle); err != nil {
-			return err
-		}
+// drain drops what stands for handles in this process. What of it is still in
+// the TPM is in the journal; what was saved is good for the next use.
+func (d *Device) drain() {
+	d.live, d.session, d.policies, d.doubt = nil, nil, nil, pending{}
+	for _, r := range d.residents {
+		r.handle = 0
 	}
-	switch left.pending.kind {
-	case pendingSession:
-		for _, h := range left.pending.before {
-			known[h] = true
-		}
-		now, err := d.loadedSessions(o)
-		if err != nil {
-			return err
-		}
-		for _, h := range now {
-			if !known[h] {
-				return o.flush(h) // it made one
-			}
-		}
-	case pendingObject, pendingTemplate:
-		now, err := d.handles(o, tpm2.TPMHandle(uint32(tpm2.TPMHTTransient)<<24))
-		if err != nil {
-			return err
-		}
-		for _, h := range now {
-			if known[h] {
-				continue
-			}
-			if name, public, err := o.public(h); err == nil && left.pending.fits(name, public) {
-				return o.flush(h)
-			}
-		}
-	}
-	return nil
 }
 
 func isTransient(h tpm2.TPMHandle) bool { return tpm2.TPMHT(h>>24) == tpm2.TPMHTTransient }

@@ -34,6 +34,10 @@ func (k *Key) ready(o *op) (tpm2.Session, error) {
 	if k.shut {
 		return nil, errKeyClosed
 	}
+	if err := k.early; err != nil {
+		k.early = nil
+		return nil, err
+	}
 	if !k.tryEmpty {
 		// Before anything is loaded: a person may take a while to answer.
 		if _, err := k.cred.value(o.ctx); err != nil {
@@ -52,7 +56,7 @@ func (k *Key) ready(o *op) (tpm2.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !outcome.AuthValue {
+	if k.proves = outcome.AuthValue; !k.proves {
 		return s.with(nil, false, false), nil
 	}
 	secret, err := k.cred.value(o.ctx)
@@ -82,7 +86,7 @@ func (k *Key) judge(o *op, err error) error {
 			return k.cred.required()
 		}
 		return errAskNow
-	case k.policy != nil && !k.policy.NeedsAuth():
+	case k.policy != nil && !k.proves:
 		return explainPolicy(err)
 	}
 	err = o.judge(k.cred, err)
@@ -130,7 +134,7 @@ func (k *Key) reload(o *op) error {
 		r.saved = nil
 	}
 	if err := d.flushAll(func(loaded) bool { return true }); err != nil {
-		if !lost(err) {
+		if !lost(err) || d.lock != nil && errors.Is(err, errBroken) {
 			return err
 		}
 		d.forget()
@@ -201,7 +205,7 @@ func (k *Key) hierarchyCredential() *credential {
 		if k.file != nil && !isPersistent(k.file.Parent) {
 			h = k.file.Parent
 		}
-		k.owner = &credential{what: hierarchyName(h), name: tpm2.HandleName(h).Buffer, ask: k.opts.OwnerAuth}
+		k.owner = ofHierarchy(h, k.opts.OwnerAuth, k.d.hints.Owner)
 	}
 	return k.owner
 }
@@ -221,7 +225,7 @@ func hierarchyName(h tpm2.TPMHandle) string {
 }
 
 func (k *Key) loadBelow(o *op, parent *object) (tpm2.TPMHandle, error) {
-	c := k.parentCredential(parent)
+	c := k.ofParent(parent)
 	if k.willNeedSession() && o.d.session == nil {
 		if _, err := o.hmacSession(parent); err != nil { // while the parent is at hand to salt it
 			return 0, err
@@ -271,16 +275,22 @@ func (k *Key) importBelow(o *op, parent *object, c *credential) error {
 	return nil
 }
 
-func (k *Key) parentCredential(parent *object) *credential {
+func (k *Key) parentCredential() *credential {
 	if k.parent == nil {
-		k.parent = &credential{what: "the parent of " + k.name, ask: k.opts.ParentAuth}
-		if !isPersistent(parent.handle) {
+		k.parent = &credential{what: "the parent of " + k.name, ask: k.opts.ParentAuth, mend: k.d.hints.Parent}
+		if k.file != nil && !isPersistent(k.file.Parent) {
 			k.parent.ask = nil // one that was just made has none
 		}
 	}
-	k.parent.name = parent.name.Buffer
-	k.parent.da = isPersistent(parent.handle) && !parent.public.ObjectAttributes.NoDA
 	return k.parent
+}
+
+// ofParent returns the parent's credential, now that it is at hand.
+func (k *Key) ofParent(parent *object) *credential {
+	c := k.parentCredential()
+	c.name = parent.name.Buffer
+	c.da = isPersistent(parent.handle) && !parent.public.ObjectAttributes.NoDA
+	return c
 }
 
 // willNeedSession reports whether a signature takes the HMAC session.

@@ -16,7 +16,7 @@ func (*lock) acquire(context.Context) (journal, error) { return journal{}, nil }
 func (*lock) contended() bool                          { return false }
 func (*lock) yield()                                   {}
 func (*lock) record(registry, pending) error           { return nil }
-func (*lock) recordBestEffort(registry)                {}
+func (*lock) recordBestEffort(registry, pending)       {}
 func (*lock) release(bool) error                       { return nil }
 func (*lock) close() error                             { return nil }
 

@@ -92,9 +92,10 @@ func (l *lock) wait(ctx context.Context) error {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return err
 	}
-	_ = flock(l.waiting, unix.LOCK_SH|unix.LOCK_NB)
 	defer func() { _ = flock(l.waiting, unix.LOCK_UN) }()
 	for {
+		// Each time, for it fails while the holder looks.
+		_ = flock(l.waiting, unix.LOCK_SH|unix.LOCK_NB)
 		if err := sleep(ctx, jitter(2*time.Millisecond)); err != nil {
 			return signer.WithHint(fmt.Errorf("in use by another process: %w", err),
 				"see who holds it: fuser "+l.file.Name())
@@ -133,7 +134,7 @@ func (l *lock) record(live registry, p pending) error {
 
 // recordBestEffort is for what is already done; should it fail, the next
 // holder looks for handles that are gone, which harms nobody.
-func (l *lock) recordBestEffort(live registry) { _ = l.record(live, pending{}) }
+func (l *lock) recordBestEffort(live registry, p pending) { _ = l.record(live, p) }
 
 // release gives up the lock. A journal that is dirty stays for the next holder.
 func (l *lock) release(dirty bool) error {
@@ -178,10 +179,22 @@ func (l *lock) open(suffix string) (*os.File, error) {
 		return nil, signer.WithHint(fmt.Errorf("lock: %w", err),
 			"all users of a TPM without a resource manager share this file; let them read and write it, or use /dev/tpmrm0")
 	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("lock %s: not a regular file", path), err, f.Close())
+	info, err := f.Stat()
+	if err == nil && !isOwn(info) {
+		err = fmt.Errorf("lock %s: not a regular file, or one with another name", path)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
 	}
 	return f, nil
+}
+
+// isOwn reports whether the file is nothing but a lock file: in a directory
+// that all may write to, it could be a link to one of the user's own.
+func isOwn(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return info.Mode().IsRegular() && ok && st.Nlink == 1
 }
 
 // sharedWith returns the permissions of the device: who may use it may lock it.

@@ -63,9 +63,10 @@ func ReadNV(ctx context.Context, d *Device, index tpm2.TPMHandle, opts NVOptions
 }
 
 // WriteCertificates writes certificates to an NV index, in DER, the leaf first.
-// An index that does not exist is defined, with room for just them: the owner
-// may write it and everyone may read it. One that exists is an error that wraps
-// [ErrHandleInUse], unless Overwrite is set and there is room.
+// An index that does not exist is defined, with some room for renewed ones to be
+// longer: the owner may write it and everyone may read it. One that exists is an
+// error that wraps [ErrHandleInUse], unless Overwrite is set and there is room.
+// After an error a new index is not left behind.
 func WriteCertificates(ctx context.Context, d *Device, index tpm2.TPMHandle, certs []*x509.Certificate, opts NVOptions) error {
 	var data []byte
 	for _, c := range certs {
@@ -78,19 +79,18 @@ func WriteCertificates(ctx context.Context, d *Device, index tpm2.TPMHandle, cer
 		n, err := o.openNV(index, opts)
 		switch {
 		case errors.Is(err, signer.ErrCertificateNotFound):
-			if n, err = o.defineNV(index, len(data), opts); err != nil {
-				return err
-			}
+			return o.defineAndWrite(index, data, opts)
 		case err != nil:
 			return err
 		case !opts.Overwrite:
 			return signer.WithHint(ErrHandleInUse, "choose another index, or say that it may be overwritten")
+		case n.public.Attributes.NT != tpm2.TPMNTOrdinary:
+			return signer.WithHint(unsupported("a counter, PINs or an index that is extended, not one of plain data"), "choose another index")
 		case int(n.public.DataSize) < len(data):
-			return signer.WithHint(fmt.Errorf("%d bytes do not fit into its %d", len(data), n.public.DataSize), "choose another index")
+			return signer.WithHint(fmt.Errorf("%d bytes do not fit into its %d", len(data), n.public.DataSize),
+				fmt.Sprintf("choose another index, or remove this one: tpm2_nvundefine -C o %#x", uint32(index)))
 		}
-		padded := make([]byte, n.public.DataSize)
-		copy(padded, data)
-		return n.write(padded)
+		return n.fill(data)
 	})
 	return d.wrapf(err, "NV index %#x", uint32(index))
 }
@@ -112,7 +112,7 @@ func (o *op) openNV(index tpm2.TPMHandle, opts NVOptions) (*nvIndex, error) {
 		return nil, signer.WithHint(fmt.Errorf("%w: not an NV index", signer.ErrMalformed), "NV indexes go from 0x01000000 to 0x01ffffff")
 	}
 	n := &nvIndex{o: o, handle: index,
-		owner:  &credential{what: hierarchyName(tpm2.TPMRHOwner), name: tpm2.HandleName(tpm2.TPMRHOwner).Buffer, ask: opts.OwnerAuth},
+		owner:  ofHierarchy(tpm2.TPMRHOwner, opts.OwnerAuth, o.d.hints.Owner),
 		itself: &credential{what: fmt.Sprintf("NV index %#x", uint32(index)), ask: opts.Auth},
 	}
 	return n, n.reopen()
@@ -122,7 +122,7 @@ func (o *op) openNV(index tpm2.TPMHandle, opts NVOptions) (*nvIndex, error) {
 func (n *nvIndex) reopen() error {
 	rsp, err := tpm2.NVReadPublic{NVIndex: n.handle}.Execute(n.o)
 	if rc := codeOf(err); rc == tpm2.TPMRCHandle || rc == tpm2.TPMRCValue {
-		return signer.WithHint(fmt.Errorf("%w there", signer.ErrCertificateNotFound), "list what the TPM has: tpm2_getcap handles-nv-index")
+		return signer.WithHint(fmt.Errorf("%w there", signer.ErrCertificateNotFound), "list what the TPM has: holdfast list --tpm")
 	}
 	if err != nil {
 		return err
@@ -149,11 +149,13 @@ func (n *nvIndex) reopen() error {
 	return nil
 }
 
-// authorize returns who reads or writes: the index itself or the owner.
+// authorize returns who reads or writes: the index itself or the owner. Where
+// both may, and no password of the index's is given, it is the owner if that
+// has one, or if a wrong one would cost the index a lock-out try.
 func (n *nvIndex) authorize(itself, owner bool, in, out bool) (tpm2.AuthHandle, *credential, error) {
 	c, h := n.itself, tpm2.AuthHandle{Handle: n.handle, Name: n.name}
 	switch {
-	case owner && (!itself || n.owner.ask != nil && n.itself.ask == nil):
+	case owner && (!itself || n.itself.ask == nil && (n.owner.ask != nil || n.itself.da)):
 		c, h = n.owner, tpm2.AuthHandle{Handle: tpm2.TPMRHOwner}
 	case !itself:
 		return h, nil, unsupported("it is used by policy or platform only")
@@ -214,28 +216,6 @@ func (n *nvIndex) write(data []byte) error {
 		}
 	}
 	return nil
-}
-
-func (o *op) defineNV(index tpm2.TPMHandle, size int, opts NVOptions) (*nvIndex, error) {
-	c := &credential{what: hierarchyName(tpm2.TPMRHOwner), name: tpm2.HandleName(tpm2.TPMRHOwner).Buffer, ask: opts.OwnerAuth}
-	auth, err := o.authorize(c, nil, true, false)
-	if err != nil {
-		return nil, err
-	}
-	_, err = tpm2.NVDefineSpace{
-		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: auth},
-		PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{
-			NVIndex: index, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(size), //nolint:gosec // checked
-			Attributes: tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, AuthRead: true, NoDA: true, NT: tpm2.TPMNTOrdinary},
-		}),
-	}.Execute(o)
-	if err = o.judge(c, err); err != nil {
-		if codeOf(err) == tpm2.TPMRCNVSpace {
-			return nil, signer.WithHint(fmt.Errorf("defining it: %w", err), "free another index: tpm2_nvundefine")
-		}
-		return nil, fmt.Errorf("defining it: %w", err)
-	}
-	return o.openNV(index, opts)
 }
 
 // parseCertificates reads certificates and drops what pads them.

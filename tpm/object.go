@@ -12,16 +12,43 @@ import (
 
 // An object is a key in the TPM that others hang from or are salted to.
 type object struct {
-	handle tpm2.TPMHandle
-	name   tpm2.TPM2BName
-	public *tpm2.TPMTPublic
-	label  string // for people, and what its pin is kept under
+	handle    tpm2.TPMHandle
+	name      tpm2.TPM2BName
+	public    *tpm2.TPMTPublic // nil for a primary key until it is asked for: few uses need it
+	area      []byte           // what public is parsed from
+	hierarchy tpm2.TPMHandle   // of a primary key
+	template  *tpm2.TPMTPublic // of a primary key
 }
+
+// parse reads the public area of a primary key.
+func (ob *object) parse() (err error) {
+	if ob.public == nil {
+		if ob.public, err = parsePublic(ob.area); err != nil {
+			return fmt.Errorf("the primary key that the TPM made: %w", err)
+		}
+	}
+	return nil
+}
+
+// label is for people, and what the object's pin is kept under.
+func (ob *object) label() string {
+	if ob.template == nil {
+		return fmt.Sprintf("persistent key %08x", uint32(ob.handle))
+	}
+	sum := sha256.Sum256(tpm2.Marshal(*ob.template))
+	return fmt.Sprintf("primary key %x of %08x", sum[:4], uint32(ob.hierarchy))
+}
+
+// changes reports whether the object is another after every reset.
+func (ob *object) changes() bool { return ob.hierarchy == tpm2.TPMRHNull }
 
 // A saltKey is what a session is salted to.
 type saltKey = object
 
 func (ob *object) isStorage() bool {
+	if ob.template != nil {
+		return true // no other primary keys are made
+	}
 	a := ob.public.ObjectAttributes
 	return a.Restricted && a.Decrypt && (ob.public.Type == tpm2.TPMAlgECC || ob.public.Type == tpm2.TPMAlgRSA)
 }
@@ -88,13 +115,8 @@ func (o *op) createPrimary(hierarchy tpm2.TPMHandle, auth tpm2.Session, template
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(tpm2.Marshal(template))
-	ob := &object{handle: rsp.ObjectHandle, label: fmt.Sprintf("primary key %x of %08x", sum[:4], uint32(hierarchy))}
-	area := rsp.OutPublic.Bytes()
-	if ob.public, err = parsePublic(area); err != nil {
-		return nil, o.d.errorf("the primary key it made: %w", err)
-	}
-	ob.name.Buffer = nameOf(area)
+	ob := &object{handle: rsp.ObjectHandle, area: rsp.OutPublic.Bytes(), hierarchy: hierarchy, template: &template}
+	ob.name.Buffer = nameOf(ob.area)
 	return ob, nil
 }
 
@@ -104,11 +126,11 @@ func (o *op) persistent(h tpm2.TPMHandle) (*object, error) {
 	if err != nil {
 		if rc := codeOf(err); rc == tpm2.TPMRCHandle || rc == tpm2.TPMRCValue {
 			return nil, signer.WithHint(fmt.Errorf("handle %#x: %w in the TPM", uint32(h), signer.ErrKeyNotFound),
-				"list what it has: tpm2_getcap handles-persistent")
+				"list what it has: holdfast list --tpm")
 		}
 		return nil, err
 	}
-	ob := &object{handle: h, name: tpm2.TPM2BName{Buffer: name}, label: fmt.Sprintf("persistent key %08x", uint32(h))}
+	ob := &object{handle: h, name: tpm2.TPM2BName{Buffer: name}, area: area}
 	if ob.public, err = parsePublic(area); err != nil {
 		return nil, fmt.Errorf("handle %#x: %w", uint32(h), err)
 	}
@@ -147,17 +169,16 @@ func (o *op) saltedSession(kind tpm2.TPMSE, hash tpm2.TPMIAlgHash, near *object)
 			defer func() { _ = o.flush(salt.handle) }()
 		}
 	}
-	if salt.label != unpinned {
-		if err := o.d.pins.Check(o.d.id, salt.label, salt.name.Buffer); err != nil {
+	if err := salt.parse(); err != nil {
+		return nil, o.d.errorf("%w", err)
+	}
+	if !salt.changes() {
+		if err := o.d.pins.Check(o.d.id, salt.label(), salt.name.Buffer); err != nil {
 			return nil, err
 		}
 	}
 	return o.startSession(kind, hash, salt)
 }
-
-// unpinned labels a key of the null hierarchy, which is another after every
-// reset.
-const unpinned = ""
 
 // saltKey makes or finds a key that sessions can be salted to: the owner's
 // primary storage key; if the owner has an authorization value, the persistent
@@ -179,6 +200,5 @@ func (o *op) saltKey() (*saltKey, error) {
 	if err != nil {
 		return nil, o.d.wrapf(err, "making a key to encrypt to")
 	}
-	ob.label = unpinned
 	return ob, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"time"
 
@@ -20,6 +21,7 @@ type op struct {
 	ctx      context.Context
 	done     bool
 	evicting bool
+	settling bool
 	expect   tpm2.TPM2BName // Name of what the next ContextLoad brings back
 }
 
@@ -39,8 +41,12 @@ func (o *op) Send(command []byte) ([]byte, error) {
 	if o.done {
 		return nil, errors.New("this use of the TPM has ended")
 	}
-	if len(command) < headerSize {
-		return nil, errors.New("a command shorter than its header")
+	// A software TPM takes what is too much for the next command.
+	switch n := len(command); {
+	case n < headerSize, int(binary.BigEndian.Uint32(command[2:6])) != n:
+		return nil, errors.New("a command whose size is not its length")
+	case n > maxCommand:
+		return nil, fmt.Errorf("%w: a command of %d bytes, and TPMs take %d", signer.ErrMalformed, n, maxCommand)
 	}
 	started, since := false, time.Now()
 	for pause := firstPause; ; pause = min(2*pause, longestWait) {
@@ -69,13 +75,16 @@ func (o *op) Send(command []byte) ([]byte, error) {
 			return rsp, nil
 		}
 		if err := sleep(o.ctx, jitter(pause)); err != nil {
-			return nil, o.d.errorf("%w, waiting for it: it answered %w", err, rc)
+			return nil, o.d.errorf("%w", late(fmt.Errorf("%w: it is still busy: %w", err, rc)))
 		}
 	}
 }
 
 // roundTrip sends the command once.
 func (d *Device) roundTrip(o *op, command []byte) ([]byte, error) {
+	if err := o.settle(); err != nil {
+		return nil, err
+	}
 	if err := d.connect(o.ctx); err != nil {
 		return nil, err
 	}
@@ -85,11 +94,15 @@ func (d *Device) roundTrip(o *op, command []byte) ([]byte, error) {
 	}
 	rsp, err := d.wire.exchange(o.ctx, command)
 	if err != nil {
-		d.doubt = d.doubt || note.kind != ""
-		d.distrust(sessionsIn(command))
+		if note.kind != "" {
+			d.doubt = note
+		}
 		d.hangUp()
-		if o.ctx.Err() != nil {
-			return nil, d.errorf("%w", err)
+		switch {
+		case o.ctx.Err() != nil:
+			return nil, d.errorf("%w", late(err))
+		case errors.Is(err, errNonsense):
+			return nil, d.errorf("%w", signer.WithHint(err, "is a TPM there? Name a device (/dev/tpmrm0) or a socket of a software TPM"))
 		}
 		return nil, d.errorf("%w", gone(err, "if it was restarted, try again; is "+d.name+" still there?"))
 	}
@@ -98,6 +111,11 @@ func (d *Device) roundTrip(o *op, command []byte) ([]byte, error) {
 	binary.BigEndian.PutUint32(rsp[6:], uint32(rc))
 	d.account(note, command, rsp)
 	return rsp, nil
+}
+
+// late says what to do when a TPM takes longer than it is given.
+func late(err error) error {
+	return signer.WithHint(err, "it is busy, or hangs: try again; if that does not help, restart the software TPM, or the machine")
 }
 
 // startup does what firmware does for a hardware TPM.
@@ -230,6 +248,8 @@ func (d *Device) explain(err error) error {
 		return signer.WithHint(err, "the TPM is in failure mode: only a restart of the machine helps, or new firmware")
 	case transient(rc):
 		return signer.WithHint(err, "the TPM is busy; try again")
+	case rc == 0 && !lost(err) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return signer.WithHint(err, "the answer makes no sense: is a TPM there? Name a device (/dev/tpmrm0) or a socket of a software TPM")
 	}
 	return err
 }

@@ -57,9 +57,9 @@ func (k *Key) lacks(alg tpm2.TPMIAlgHash) bool {
 func digestInfo(h crypto.Hash) ([]byte, bool) {
 	oid, ok := map[crypto.Hash]byte{crypto.SHA256: 1, crypto.SHA384: 2, crypto.SHA512: 3, crypto.SHA224: 4,
 		crypto.SHA512_224: 5, crypto.SHA512_256: 6, crypto.SHA3_224: 7, crypto.SHA3_256: 8, crypto.SHA3_384: 9, crypto.SHA3_512: 10}[h]
-	n := byte(h.Size()) //nolint:gosec // at most 64
 	switch {
 	case ok:
+		n := byte(h.Size()) //nolint:gosec // at most 64
 		return []byte{0x30, 17 + n, 0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, oid, 5, 0, 4, n}, true
 	case h == crypto.SHA1:
 		return []byte{0x30, 33, 0x30, 9, 6, 5, 0x2b, 14, 3, 2, 26, 5, 0, 4, 20}, true

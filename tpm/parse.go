@@ -139,14 +139,9 @@ func nameOf(public []byte) []byte {
 	return sum.Sum(binary.BigEndian.AppendUint16(nil, uint16(alg)))
 }
 
-// A sessionUse is a session in a command.
-type sessionUse struct {
-	handle tpm2.TPMHandle
-	ends   bool // with the command, if that succeeds
-}
-
-// sessionsIn returns the sessions that a command uses.
-func sessionsIn(command []byte) []sessionUse {
+// endedSessions returns the sessions that a command ends if it succeeds: those
+// that it uses without the attribute continueSession.
+func endedSessions(command []byte) []tpm2.TPMHandle {
 	c := cursor{command, true}
 	if tpm2.TPMST(c.uint16()) != tpm2.TPMSTSessions { //nolint:gosec // 16 bits
 		return nil
@@ -154,25 +149,14 @@ func sessionsIn(command []byte) []sessionUse {
 	c.take(4)
 	c.take(4 * handleCount(tpm2.TPMCC(c.uint32())))
 	c = cursor{c.take(int(c.uint32())), c.ok}
-	var all []sessionUse
+	var ended []tpm2.TPMHandle
 	for c.ok && len(c.b) > 0 {
 		h := tpm2.TPMHandle(c.uint32())
 		c.sized()
 		attrs := c.take(1)
 		c.sized()
-		if c.ok && h != tpm2.TPMRSPW {
-			all = append(all, sessionUse{h, attrs[0]&1 == 0})
-		}
-	}
-	return all
-}
-
-// endedSessions returns the sessions that a command ends if it succeeds.
-func endedSessions(command []byte) []tpm2.TPMHandle {
-	var ended []tpm2.TPMHandle
-	for _, s := range sessionsIn(command) {
-		if s.ends {
-			ended = append(ended, s.handle)
+		if c.ok && h != tpm2.TPMRSPW && attrs[0]&1 == 0 {
+			ended = append(ended, h)
 		}
 	}
 	return ended

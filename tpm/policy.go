@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (o *op) policySession(k *Key) (s *session, outcome policy.Outcome, err erro
 		d.policies = append(d.policies, s)
 		k.session = s
 	} else if k.dirty {
-		if err := o.restart(k.session); err != nil {
+		if err := policy.Restart(o, k.session.handle); err != nil {
 			return nil, outcome, err
 		}
 	}
@@ -78,10 +79,13 @@ func (o *op) policySession(k *Key) (s *session, outcome policy.Outcome, err erro
 	in := k.opts.Inputs
 	if in.Secret == nil && k.opts.OwnerAuth != nil {
 		in.Secret = func(_ context.Context, s policy.Secret) (tpm2.Session, error) {
-			if s.Object != tpm2.TPMRHOwner {
-				return nil, fmt.Errorf("no password for object %#x", uint32(s.Object))
+			switch c := k.hierarchyCredential(); {
+			case bytes.Equal(s.Name, c.name):
+				return o.authorize(c, nil, true, false)
+			case s.Object == tpm2.TPMRHOwner, s.Object == tpm2.TPMRHEndorsement:
+				return emptyAuth(), nil // as they usually are
 			}
-			return o.authorize(k.hierarchyCredential(), nil, true, false)
+			return nil, fmt.Errorf("no password for object %#x", uint32(s.Object))
 		}
 	}
 	outcome, err = k.policy.Execute(o.ctx, o, k.session.handle, in)

@@ -50,7 +50,7 @@ func (d *Device) announce(o *op, command []byte) (pending, error) {
 	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCCreateLoaded:
 		p = pending{kind: pendingTemplate, name: templateIn(command)}
 	case tpm2.TPMCCStartAuthSession:
-		before, err := d.loadedSessions(o)
+		before, err := o.handles(tpm2.TPMHTLoadedSession) // anyone's
 		if err != nil {
 			return p, err
 		}
@@ -65,19 +65,24 @@ func (d *Device) announce(o *op, command []byte) (pending, error) {
 // strikes what it ended.
 func (d *Device) account(p pending, command, rsp []byte) {
 	if responseCode(rsp) == tpm2.TPMRCSuccess {
-		d.accountSuccess(command, rsp)
+		d.accountSuccess(p, command, rsp)
 	} else if p.kind == "" {
 		return
 	}
 	if d.lock != nil && (p.kind != "" || ends(command)) {
-		d.lock.recordBestEffort(d.live)
+		d.lock.recordBestEffort(d.live, d.doubt)
 	}
 }
 
-func (d *Device) accountSuccess(command, rsp []byte) {
+func (d *Device) accountSuccess(p pending, command, rsp []byte) {
 	if h := madeHandle(command, rsp); h != 0 {
 		d.live.remove(h) // whatever had that handle is gone
-		d.live.add(loaded{handle: h, name: nameInResponse(commandCode(command), rsp)})
+		d.unkeep(h)
+		l := loaded{handle: h, name: nameInResponse(commandCode(command), rsp)}
+		if l.name == nil && p.kind == pendingObject {
+			l.name = p.name // ContextLoad's response has none
+		}
+		d.live.add(l)
 	}
 	switch commandCode(command) {
 	case tpm2.TPMCCFlushContext, tpm2.TPMCCSequenceComplete:
@@ -103,11 +108,17 @@ func ends(command []byte) bool {
 func (o *op) flush(h tpm2.TPMHandle) error {
 	o.d.unkeep(h)
 	_, err := tpm2.FlushContext{FlushHandle: h}.Execute(o)
-	if rc := codeOf(err); rc == tpm2.TPMRCHandle || rc == tpm2.TPMRCValue || rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6 {
+	if absent(err) {
 		o.d.live.remove(h)
 		return nil
 	}
 	return o.d.wrapf(err, "flushing handle %#x", uint32(h))
+}
+
+// absent reports whether the TPM says that it has no such handle.
+func absent(err error) bool {
+	rc := codeOf(err)
+	return rc == tpm2.TPMRCHandle || rc == tpm2.TPMRCValue || rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6
 }
 
 // unkeep lets go of what stands for the handle in this process.
@@ -123,23 +134,10 @@ func (d *Device) unkeep(h tpm2.TPMHandle) {
 	}
 }
 
-// distrust marks sessions whose nonces may have moved on without us: what they
-// would prove next the TPM would take for a wrong password.
-func (d *Device) distrust(used []sessionUse) {
-	for _, u := range used {
-		if d.session != nil && d.session.handle == u.handle {
-			d.session.bad = true
-		}
-		for _, s := range d.policies {
-			s.bad = s.bad || s.handle == u.handle
-		}
-	}
-}
-
 // sweep flushes, last first, what an operation left behind and nobody keeps,
 // whether or not its context has ended.
 func (d *Device) sweep() error {
-	if d.doubt && d.lock != nil {
+	if d.doubt.kind != "" {
 		return nil
 	}
 	return d.flushAll(func(l loaded) bool { return !l.kept })
@@ -173,33 +171,9 @@ func (d *Device) forget() {
 		r.handle, r.saved = 0, nil
 	}
 	d.session, d.policies = nil, nil
+	d.doubt = pending{}
 	if d.lock != nil && !d.leased.IsZero() {
-		d.lock.recordBestEffort(nil)
-	}
-}
-
-// loadedSessions lists the sessions in the TPM, anyone's.
-func (d *Device) loadedSessions(o *op) ([]tpm2.TPMHandle, error) {
-	return d.handles(o, tpm2.TPMHandle(uint32(tpm2.TPMHTLoadedSession)<<24))
-}
-
-// handles lists the handles of one type that the TPM has.
-func (d *Device) handles(o *op, first tpm2.TPMHandle) ([]tpm2.TPMHandle, error) {
-	var all []tpm2.TPMHandle
-	for {
-		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: uint32(first), PropertyCount: 64}.Execute(o)
-		if err != nil {
-			return nil, d.wrapf(err, "listing handles")
-		}
-		list, err := rsp.CapabilityData.Data.Handles()
-		if err != nil {
-			return nil, d.wrapf(err, "listing handles")
-		}
-		all = append(all, list.Handle...)
-		if !rsp.MoreData || len(list.Handle) == 0 {
-			return all, nil
-		}
-		first = list.Handle[len(list.Handle)-1] + 1
+		d.lock.recordBestEffort(nil, d.doubt)
 	}
 }
 

@@ -24,6 +24,7 @@ func (o *op) bring(r *resident, load func() (tpm2.TPMHandle, error)) error {
 	if r.saved != nil {
 		o.expect = r.name
 		rsp, err := tpm2.ContextLoad{Context: *r.saved}.Execute(o)
+		o.expect = tpm2.TPM2BName{}
 		if err == nil {
 			o.keep(r, rsp.LoadedHandle)
 			return nil

@@ -35,7 +35,7 @@ type session struct {
 	hash     crypto.Hash
 	key      []byte // from the salt; nil for a session that is not salted
 	nonceTPM []byte
-	bad      bool // out of step with the TPM; not to be used again
+	bad      bool // in use, or out of step with the TPM: not to be used again
 }
 
 // startSession starts a session, salted to salt unless that is nil.
@@ -105,18 +105,27 @@ func (s *session) with(auth []byte, in, out bool) *view {
 // trimAuth drops trailing zeros, as the TPM does: part 1, clause 19.6.5.
 func trimAuth(auth []byte) []byte { return bytes.TrimRight(auth, "\x00") }
 
-func (v *view) Init(transport.TPM) error           { return nil }
-func (v *view) CleanupFailure(transport.TPM) error { return nil }
-func (v *view) Handle() tpm2.TPMHandle             { return v.handle }
-func (v *view) IsEncryption() bool                 { return v.encrypt }
-func (v *view) IsDecryption() bool                 { return v.decrypt }
-
+func (v *view) Init(transport.TPM) error  { return nil }
+func (v *view) Handle() tpm2.TPMHandle    { return v.handle }
+func (v *view) IsEncryption() bool        { return v.encrypt }
+func (v *view) IsDecryption() bool        { return v.decrypt }
 func (v *view) NonceTPM() tpm2.TPM2BNonce { return tpm2.TPM2BNonce{Buffer: v.nonceTPM} }
 
+// NewNonceCaller begins a use of the session. Until its end is known, by an
+// authentic answer or an error of the TPM's, the TPM's nonce may have moved on
+// without us: what the session proved next would count as a wrong password.
 func (v *view) NewNonceCaller() error {
+	v.bad = true
 	v.nonce = make([]byte, sessionNonce)
 	_, err := rand.Read(v.nonce)
 	return err
+}
+
+// CleanupFailure follows an error of the TPM's, which leaves the session as it
+// was.
+func (v *view) CleanupFailure(transport.TPM) error {
+	v.bad = false
+	return nil
 }
 
 func (v *view) attributes() tpm2.TPMASession {
@@ -150,15 +159,14 @@ func (v *view) Authorize(cc tpm2.TPMCC, parms, addNonces []byte, names []tpm2.TP
 }
 
 func (v *view) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ []tpm2.TPM2BName, _ int, auth *tpm2.TPMSAuthResponse) error {
-	v.nonceTPM = auth.Nonce.Buffer
 	h := v.hash.New()
 	_ = binary.Write(h, binary.BigEndian, uint32(rc))
 	_ = binary.Write(h, binary.BigEndian, uint32(cc))
 	h.Write(parms)
-	if !hmac.Equal(v.mac(h.Sum(nil), v.nonceTPM, v.nonce, nil, auth.Attributes), auth.Authorization.Buffer) {
-		v.bad = true
+	if !hmac.Equal(v.mac(h.Sum(nil), auth.Nonce.Buffer, v.nonce, nil, auth.Attributes), auth.Authorization.Buffer) {
 		return errors.New("the TPM's answer is not authentic")
 	}
+	v.nonceTPM, v.bad = auth.Nonce.Buffer, false
 	return nil
 }
 
@@ -206,19 +214,4 @@ func cfb(block cipher.Block, iv, data []byte, encrypt bool) {
 		}
 		data = data[n:]
 	}
-}
-
-// restart makes a policy session as it was when it began.
-func (o *op) restart(s *session) error {
-	cmd := []byte{0x80, 0x01, 0, 0, 0, 14} // go-tpm has no PolicyRestart
-	cmd = binary.BigEndian.AppendUint32(cmd, uint32(tpm2.TPMCCPolicyRestart))
-	cmd = binary.BigEndian.AppendUint32(cmd, uint32(s.handle))
-	rsp, err := o.Send(cmd)
-	if err != nil {
-		return err
-	}
-	if rc := responseCode(rsp); rc != tpm2.TPMRCSuccess {
-		return o.d.wrapf(rc, "restarting a policy session")
-	}
-	return nil
 }

@@ -31,6 +31,9 @@ func (k *Key) plan(digest []byte, opts crypto.SignerOpts) (job, error) {
 	if opts != nil {
 		j.hash = opts.HashFunc()
 	}
+	if j.hash > crypto.BLAKE2b_512 { // Size would panic
+		return j, fmt.Errorf("%v: %w", j.hash, errors.ErrUnsupported)
+	}
 	if j.hash != 0 && len(digest) != j.hash.Size() {
 		return j, fmt.Errorf("a digest of %d bytes, and %v makes %d", len(digest), j.hash, j.hash.Size())
 	}
@@ -56,7 +59,8 @@ func (k *Key) planECDSA(j job, pub *ecdsa.PublicKey) (job, error) {
 	if len(j.digest) == 0 {
 		return j, errors.New("an empty digest")
 	}
-	if n := (pub.Curve.Params().BitSize + 7) / 8; len(j.digest) > n {
+	n := (pub.Curve.Params().BitSize + 7) / 8
+	if len(j.digest) > n {
 		j.digest = j.digest[:n]
 	}
 	j.scheme = scheme{tpm2.TPMAlgECDSA, k.fixed.hash}
@@ -72,7 +76,7 @@ func (k *Key) planECDSA(j job, pub *ecdsa.PublicKey) (job, error) {
 		return j, unsupported("a key for %s alone cannot sign a digest of %d bytes", hashName(j.scheme.hash), len(j.digest))
 	}
 	padded := make([]byte, size)
-	copy(padded[size-len(j.digest):], j.digest)
+	copy(padded[min(size, n)-len(j.digest):], j.digest) // the TPM takes the first n, too
 	j.digest = padded
 	return j, nil
 }
@@ -248,7 +252,9 @@ func (k *Key) decrypt(o *op, key tpm2.AuthHandle, block []byte) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	sig := make([]byte, len(block))
-	copy(sig[len(sig)-len(rsp.Message.Buffer):], rsp.Message.Buffer)
-	return sig, nil
+	sig := rsp.Message.Buffer
+	if len(sig) > len(block) {
+		return nil, fmt.Errorf("the TPM's answer: a signature of %d bytes", len(sig))
+	}
+	return append(make([]byte, len(block)-len(sig)), sig...), nil
 }

@@ -25,6 +25,8 @@ type wire interface {
 
 const (
 	headerSize = 10
+	// maxCommand is every TPM's, or more.
+	maxCommand = 4096
 	// maxResponse is above every TPM's; the kernel and TBS stop at 4096.
 	maxResponse = 1 << 16
 )
@@ -33,6 +35,9 @@ const (
 // became of the command is unknown.
 var errBroken = errors.New("connection to the TPM broke")
 
+// errNonsense: what was answered is no response of a TPM.
+var errNonsense = errors.New("what it answers is not a TPM's")
+
 // readResponse reads one response, by the size in its header.
 func readResponse(r io.Reader, buf []byte) ([]byte, error) {
 	if _, err := io.ReadFull(r, buf[:headerSize]); err != nil {
@@ -40,7 +45,7 @@ func readResponse(r io.Reader, buf []byte) ([]byte, error) {
 	}
 	size := binary.BigEndian.Uint32(buf[2:6])
 	if size < headerSize || size > maxResponse {
-		return nil, fmt.Errorf("a response of %d bytes", size)
+		return nil, fmt.Errorf("%w: its size would be %d", errNonsense, size)
 	}
 	rsp := make([]byte, size)
 	copy(rsp, buf[:headerSize])
@@ -68,8 +73,16 @@ func (w *streamWire) exchange(ctx context.Context, command []byte) ([]byte, erro
 	if err := w.conn.SetDeadline(deadline); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBroken, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = w.conn.SetDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !stop() {
+			<-cut // not into the next command
+		}
+	}()
 	if _, err := w.conn.Write(command); err != nil {
 		return nil, w.broken(ctx, err)
 	}

@@ -104,6 +104,9 @@ unless given here.
   holdfast ca sign --certificate ca.crt --private-key ca.key --csr device.csr --out device.crt`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.checkFlags(cmd); err != nil {
+				return err
+			}
 			if f.certificate == "" || f.privateKey == "" || csr == "" {
 				return usageError(cmd, errors.New("give the CA with --certificate and --private-key, and the request with --csr"))
 			}

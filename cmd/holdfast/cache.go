@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -173,25 +172,23 @@ func (f *identityFlags) asksPerson() bool {
 	case signer.SchemePKCS11:
 		return f.pin.Asks() && !strings.Contains(ref.Value, "pin-source=") && !strings.Contains(ref.Value, "pin-value=")
 	case signer.SchemeHandle:
-		return f.tpmKeyPassword == "" && !f.noTPMKeyPassword
-	}
-	if f.pkcs8Password != "" || !f.passphrase.Asks() {
-		return false
+		return f.tpmHandleAsks()
 	}
 	text, err := readRegular(ref.Value)
 	defer clear(text)
-	return err != nil || !opensUnasked(text, f.tpmKeyPassword != "" || f.noTPMKeyPassword)
+	if err != nil {
+		return true
+	}
+	if file := tpmKeyIn(text); file != nil {
+		return f.tpmFileAsks(file)
+	}
+	return f.pkcs8Password == "" && f.passphrase.Asks() && !opensUnasked(text)
 }
 
 // opensUnasked recognises private keys without encryption.
-func opensUnasked(text []byte, tpmPassword bool) bool {
+func opensUnasked(text []byte) bool {
 	if bytes.Contains(text, []byte("ENCRYPTED")) { // PKCS#8's label, or the header of a traditional key
 		return false
-	}
-	if _, after, ok := bytes.Cut(text, []byte("-----BEGIN TSS2 PRIVATE KEY-----")); ok {
-		block, _ := pem.Decode(text[len(text)-len(after)-len("-----BEGIN TSS2 PRIVATE KEY-----"):])
-		// emptyAuth [0] EXPLICIT BOOLEAN TRUE comes third, behind the type.
-		return tpmPassword || block != nil && bytes.Contains(block.Bytes[:min(len(block.Bytes), 32)], []byte{0xa0, 3, 1, 1, 0xff})
 	}
 	if bytes.Contains(text, []byte("PRIVATE KEY-----")) {
 		return true

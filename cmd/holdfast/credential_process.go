@@ -148,7 +148,7 @@ func (a *app) clientOptions(f *sessionFlags, log *slog.Logger) (rolesanywhere.Op
 	if o.UseDualStack, err = envBool("AWS_USE_DUALSTACK_ENDPOINT"); err != nil {
 		return o, err
 	}
-	var t rolesanywhere.TransportOptions
+	t := &o.TransportOptions
 	if f.noVerifySSL {
 		a.say.Warn("--no-verify-ssl: whoever answers in AWS's place is believed")
 		t.InsecureSkipVerify = true
@@ -164,7 +164,6 @@ func (a *app) clientOptions(f *sessionFlags, log *slog.Logger) (rolesanywhere.Op
 			return o, signer.WithHint(fmt.Errorf("AWS_CA_BUNDLE: %s holds no PEM certificate", bundle), "point it to a PEM file of CA certificates, or unset it")
 		}
 	}
-	o.Transport = rolesanywhere.NewTransport(t)
 	return o, nil
 }
 

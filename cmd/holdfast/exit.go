@@ -27,9 +27,11 @@ const exitCodesHelp = `Exit codes:
   1  unexpected failure
   2  wrong usage: a flag, an argument, an ARN, a region
   3  the identity cannot be used: key or certificate missing, unreadable,
-     damaged, expired, not fitting each other, or its passphrase is wrong
+     damaged, expired, not fitting each other, or its passphrase, password or
+     PIN is wrong
   4  AWS refused the request
-  5  AWS could not be reached, or failed in passing: worth trying again later`
+  5  AWS, or the hardware with the key, could not be reached or failed in
+     passing: worth trying again later`
 
 var (
 	errUsage    = errors.New("usage")
@@ -63,7 +65,9 @@ func exitCode(err error) int {
 	switch {
 	case errors.Is(err, errUsage), errors.Is(err, rolesanywhere.ErrInput):
 		return exitUsage
-	case errors.Is(err, errIdentity), errors.Is(err, rolesanywhere.ErrBadSignature),
+	case keyIsAway(err):
+		return exitPassing
+	case errors.Is(err, errIdentity), errors.Is(err, rolesanywhere.ErrNotSigned), errors.Is(err, rolesanywhere.ErrBadSignature),
 		errors.Is(err, rolesanywhere.ErrCertificateExpired), errors.Is(err, rolesanywhere.ErrCertificateNotYetValid),
 		errors.Is(err, rolesanywhere.ErrCertificateUnfit):
 		return exitIdentity
@@ -79,6 +83,12 @@ func exitCode(err error) int {
 		return exitPassing
 	}
 	return exitFailure
+}
+
+// keyIsAway: the key's hardware does not answer, or not in time.
+func keyIsAway(err error) bool {
+	ofKey := errors.Is(err, errIdentity) || errors.Is(err, rolesanywhere.ErrNotSigned)
+	return ofKey && (errors.Is(err, signer.ErrTokenGone) || errors.Is(err, context.DeadlineExceeded))
 }
 
 func quoted(s string) string { return strconv.Quote(s) }

@@ -18,11 +18,11 @@ import (
 func (a *app) key() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "Create private keys",
+		Short: "Create private keys, see what binds them, approve boot states",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.keyCreate())
+	cmd.AddCommand(a.keyCreate(), a.keyShow(), a.keyPCRs(), a.keyApprove(), a.keyReseal())
 	return cmd
 }
 
@@ -30,14 +30,32 @@ func (a *app) keyCreate() *cobra.Command {
 	var f newKeyFlags
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "Create a private key in a file or on a PKCS#11 token",
-		Long: `Creates a private key: in a file, as PKCS#8 PEM that only its owner may read, or
-on a PKCS#11 token, which never gives it away (sensitive, not extractable). What
-exists is never overwritten.
+		Short: "Create a private key in a file, in a TPM or on a PKCS#11 token",
+		Long: `Creates a private key, where no one else can use it. What exists is never
+overwritten.
+
+In a file, as PKCS#8 PEM that only its owner may read:
 
   holdfast key create --private-key device.key
   holdfast key create --private-key device.key --type rsa-2048 --passphrase prompt
-  holdfast key create --private-key 'pkcs11:token=edge;object=device'`,
+
+On a PKCS#11 token, which never gives it away (sensitive, not extractable):
+
+  holdfast key create --private-key 'pkcs11:token=edge;object=device'
+
+In a TPM, which it cannot leave: as a TSS2 key file, which is of use to that TPM
+only, or at a persistent handle:
+
+  holdfast key create --private-key device.tss2.pem --tpm
+  holdfast key create --private-key handle:0x81000010
+  holdfast key create --private-key device.tss2.pem --tpm --tpm-key-auth prompt --tpm-da
+
+A key file can also bind the key to what booted. To PCR values, for ever: new
+firmware ends the key. Or to whatever its approver signs, see "key approve" and
+"key reseal": new firmware needs a new signature, and the key goes on.
+
+  holdfast key create --private-key device.tss2.pem --tpm --tpm-pcrs sha256:7
+  holdfast key create --private-key device.tss2.pem --tpm --tpm-public-key approver.pub --tpm-public-key-pcrs sha256:0,7`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			made, err := f.create(cmd, a)
@@ -46,6 +64,9 @@ exists is never overwritten.
 			}
 			defer closeKey(made.key)
 			a.say.Say("created %s key in %s", signer.DescribeKey(made.key.Public()), made.where)
+			for _, more := range made.notes {
+				a.say.Say("%s", more)
+			}
 			return nil
 		},
 	}
@@ -55,18 +76,21 @@ exists is never overwritten.
 
 // newKeyFlags say which key to make, where, and how to protect it.
 type newKeyFlags struct {
-	identityFlags // of which privateKey and the token's
-	algorithm     string
-	alwaysAuth    bool
+	identityFlags // of which privateKey, the token's and the TPM's
+	tpmKeyFlags
+	algorithm  string
+	alwaysAuth bool
 }
 
 func (f *newKeyFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVar(&f.privateKey, "private-key", "", "where to create the `key`: a file, or a pkcs11: URI with the token and the label (object=)")
-	fs.StringVar(&f.algorithm, "type", "ec-p256", "`type` of key: "+strings.Join(software.Algorithms(), ", ")+"; tokens have no ML-DSA")
+	fs.StringVar(&f.privateKey, "private-key", "", "where to create the `key`: a file, a pkcs11: URI with the token and the label (object=), or handle:0x81… of a TPM")
+	fs.StringVar(&f.algorithm, "type", "ec-p256", "`type` of key: "+strings.Join(software.Algorithms(), ", ")+"; TPMs and tokens have no ML-DSA")
 	fs.Var(&f.passphrase, "passphrase", "encrypt the key's file; its passphrase comes from: "+term.Sources)
 	fs.BoolVar(&f.alwaysAuth, "always-authenticate", false, "make the token want the PIN at every signature")
 	f.addTokenFlags(fs)
+	f.addTPMDeviceFlags(fs)
+	f.addNewTPMKeyFlags(fs)
 	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
 }
 
@@ -75,21 +99,26 @@ type newKey struct {
 	key   crypto.Signer
 	where string
 	undo  func() // takes it back; nil where that cannot be done
+	notes []string
 }
 
 // create makes the key where --private-key says.
 func (f *newKeyFlags) create(cmd *cobra.Command, a *app) (*newKey, error) {
 	a.setDebug(f.debug)
 	ref := signer.ParseReference(f.privateKey)
-	switch {
-	case ref.IsZero():
+	if ref.IsZero() {
 		return nil, usageError(cmd, errors.New("no place for the key: give --private-key"))
-	case ref.Scheme == signer.SchemeFile:
-		return f.createFile(cmd, ref.Value)
-	case ref.Scheme == signer.SchemePKCS11:
+	}
+	if f.tpm || ref.Scheme == signer.SchemeHandle {
+		return f.createInTPM(cmd, a, ref)
+	}
+	if err := f.refuseTPMFlags(cmd); err != nil {
+		return nil, err
+	}
+	if ref.Scheme == signer.SchemePKCS11 {
 		return f.createOnToken(cmd, a, ref)
 	}
-	return nil, usageError(cmd, fmt.Errorf("--private-key %s: keys are created in files and on PKCS#11 tokens", ref))
+	return f.createFile(cmd, ref.Value)
 }
 
 func (f *newKeyFlags) createFile(cmd *cobra.Command, path string) (*newKey, error) {
@@ -118,7 +147,7 @@ func (f *newKeyFlags) createFile(cmd *cobra.Command, path string) (*newKey, erro
 	if err := software.WriteKeyFile(path, text); err != nil {
 		return nil, err
 	}
-	return &newKey{key, path, func() { _ = os.Remove(path) }}, nil
+	return &newKey{key: key, where: path, undo: func() { _ = os.Remove(path) }}, nil
 }
 
 func (f *newKeyFlags) createOnToken(cmd *cobra.Command, a *app, ref signer.Reference) (*newKey, error) {
@@ -136,7 +165,7 @@ func (f *newKeyFlags) createOnToken(cmd *cobra.Command, a *app, ref signer.Refer
 	if err != nil {
 		return nil, identityError(err)
 	}
-	return &newKey{key, withModule(key.URI(), uri).String(), nil}, nil
+	return &newKey{key: key, where: withModule(key.URI(), uri).String()}, nil
 }
 
 // mustNotExist says so before any work is done; the write itself checks again.

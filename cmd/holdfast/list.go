@@ -19,19 +19,31 @@ import (
 func (a *app) list() *cobra.Command {
 	var f identityFlags
 	var uri string
-	var asJSON bool
+	var asJSON, inTPM bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List PKCS#11 tokens, their keys and certificates, with ready-to-paste URIs",
+		Short: "List the keys and certificates of PKCS#11 tokens or a TPM, with references to paste",
 		Long: `Lists the tokens of a PKCS#11 module, the keys and certificates on them, which
 certificate fits which key, and for each a URI to paste after --certificate.
 Without --pin nothing is logged in to, and a token may hide its private keys.
 
+With --tpm it lists a TPM's persistent keys and the certificates in its NV
+indexes, and presents no password.
+
   holdfast list
-  holdfast list --pkcs11-lib /usr/lib/softhsm/libsofthsm2.so --uri pkcs11:token=edge --pin prompt`,
+  holdfast list --pkcs11-lib /usr/lib/softhsm/libsofthsm2.so --uri pkcs11:token=edge --pin prompt
+  holdfast list --tpm`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.setDebug(f.debug)
+			if inTPM {
+				for _, other := range []string{"uri", "pkcs11-lib", "pin", "reuse-pin", "pin-final-try"} {
+					if cmd.Flags().Changed(other) {
+						return usageError(cmd, fmt.Errorf("--%s is for PKCS#11 tokens, and --tpm lists a TPM", other))
+					}
+				}
+				return a.listTPM(cmd.Context(), &f, asJSON)
+			}
 			host, u, err := a.openModule(cmd.Context(), signer.ParseReference(uri), &f)
 			if err != nil {
 				return identityError(err)
@@ -46,7 +58,9 @@ Without --pin nothing is logged in to, and a token may hide its private keys.
 	fs := cmd.Flags()
 	fs.StringVar(&uri, "uri", "pkcs11:", "list only what this `URI` names")
 	fs.BoolVar(&asJSON, "json", false, "print JSON")
+	fs.BoolVar(&inTPM, "tpm", false, "list what the TPM has")
 	f.addTokenFlags(fs)
+	f.addTPMDeviceFlags(fs)
 	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
 	return cmd
 }

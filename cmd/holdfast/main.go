@@ -20,8 +20,13 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() { // setting signals up takes a while: beside the rest
+		signaled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		<-signaled.Done()
+		cancel(context.Cause(signaled))
+	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -132,7 +137,11 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		}
 		return usageError(cmd, err)
 	}
-	stray := "stray argument " + quoted(args[0])
+	return strayArgument(cmd, args[0])
+}
+
+func strayArgument(cmd *cobra.Command, arg string) error {
+	stray := "stray argument " + quoted(arg)
 	if cmd.Flags().Changed("pkcs8-password") || cmd.Flags().Changed("tpm-key-password") {
 		stray = "stray argument" // likely the rest of a password with a space in it
 	}

@@ -65,8 +65,11 @@ func scriptedMain() {
 }
 
 func takesDebug(args []string) bool {
+	if len(args) > 1 && args[0] == "csr" && slices.Contains([]string{"verify", "challenge", "seal"}, args[1]) {
+		return false
+	}
 	return len(args) > 0 && (slices.Contains([]string{"credential-process", "sign-string", "read-certificate-data", "csr", "list"}, args[0]) ||
-		len(args) > 1 && slices.Contains([]string{"ca sign", "ca init", "key create", "certificate install"}, args[0]+" "+args[1])) && !slices.Contains(args, "--help")
+		len(args) > 1 && slices.Contains([]string{"ca sign", "ca init", "key create", "key show", "key pcrs", "key approve", "key reseal", "certificate install"}, args[0]+" "+args[1])) && !slices.Contains(args, "--help")
 }
 
 // withoutDebug drops slog's lines; each comes as one write.
@@ -105,6 +108,8 @@ func TestScripts(t *testing.T) {
 				"running":  cmdRunning,
 				"oneline":  cmdOneLine,
 				"tpm":      cmdTPM,
+				"graft":    cmdGraft,
+				"forge":    cmdForge,
 			},
 			RequireExplicitExec: true,
 			RequireUniqueNames:  true,

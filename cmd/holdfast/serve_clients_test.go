@@ -232,7 +232,7 @@ func needTool(t *testing.T, name, install string) string {
 }
 
 // startLab runs holdfast-lab and returns the variables it exports.
-func startLab(t *testing.T) map[string]string {
+func startLab(t *testing.T, flags ...string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	lab, holdfast := filepath.Join(dir, "holdfast-lab"), filepath.Join(dir, "holdfast")
@@ -240,7 +240,7 @@ func startLab(t *testing.T) map[string]string {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	must(t, os.WriteFile(holdfast, []byte("#!/bin/sh\nexit 1\n"), 0o700)) // nobody calls it
-	cmd := exec.Command(lab, "--quiet", "--holdfast", holdfast, "--session-duration", clientLife.String())
+	cmd := exec.Command(lab, append([]string{"--quiet", "--holdfast", holdfast, "--session-duration", clientLife.String()}, flags...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)

@@ -58,7 +58,7 @@ func (s *sessionFetch) fetch(ctx context.Context) (*rolesanywhere.Session, error
 }
 
 func (s *sessionFetch) create(ctx context.Context, o rolesanywhere.Options) (session *rolesanywhere.Session, err error) {
-	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, &rolesanywhere.DeadlineError{After: o.Timeout})
 	defer cancel()
 	id, done, err := s.keeper.lease(ctx)
 	if err != nil {

@@ -8,18 +8,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
 	"github.com/holdfast-iam/holdfast/tpm/policy"
 )
 
+// tpmLockDirEnv names a directory for the locks of TPMs without a resource
+// manager, in place of the system's: containers that share such a TPM do not
+// share that, and a TPM of a moment should leave nothing there.
+const tpmLockDirEnv = "HOLDFAST_TPM_LOCK_DIR"
+
 // openTPM opens the TPM that the flags name, once for each.
 func (a *app) openTPM(ctx context.Context, f *identityFlags) (*tpm.Device, error) {
 	if d := a.tpms[f.tpmDevice]; d != nil {
 		return d, nil
 	}
-	d, err := tpm.Config{Pins: newPins()}.Open(ctx, f.tpmDevice)
+	d, err := tpm.Config{Pins: newPins(), Hints: tpmHints, LockDir: os.Getenv(tpmLockDirEnv)}.Open(ctx, f.tpmDevice)
 	if err != nil {
 		return nil, err
 	}
@@ -62,17 +68,20 @@ func (a *app) openTPMFile(ctx context.Context, ref signer.Reference, file *tpm.K
 		return nil, err
 	}
 	o := f.tpmOptions(a)
-	o.Name = ref.String()
-	if f.noTPMKeyPassword {
-		// As aws_signing_helper: whatever the file says of a password.
-		o.Auth = noPassword
-	}
+	o.Name, o.Brief = ref.String(), a.oneSignature
 	if file.Policy != nil {
 		if o.Inputs.Expected, err = policy.ReadSnapshot(ref.Value); err != nil {
 			slog.Debug("PCR values the key was bound to", "error", err.Error()) // they are for explanations only
 		}
 	}
-	return tpm.OpenKey(ctx, device, file, o)
+	key, err := tpm.OpenKey(ctx, device, file, o)
+	if err != nil {
+		return nil, err
+	}
+	if key, err = asked(ctx, key); err == nil && a.oneSignature {
+		key.Preload(ctx)
+	}
+	return key, err
 }
 
 // openTPMHandle opens a persistent key. It says nothing of a password, so that
@@ -83,7 +92,7 @@ func openTPMHandle(ctx context.Context, a *app, ref signer.Reference, _ crypto.P
 		return material{}, err
 	}
 	o := f.tpmOptions(a)
-	o.Name = ref.String()
+	o.Name, o.Brief = ref.String(), a.oneSignature
 	if f.tpmKeyPassword == "" && !f.tpmAuth.Given() {
 		o.Auth = nil
 	}
@@ -91,12 +100,25 @@ func openTPMHandle(ctx context.Context, a *app, ref signer.Reference, _ crypto.P
 	if err != nil {
 		return material{}, err
 	}
+	if key, err = asked(ctx, key); err != nil {
+		return material{}, err
+	}
 	return material{key: key}, nil
+}
+
+// asked returns the key with its password, if it wants one: a person is not to
+// be asked while the TPM waits.
+func asked(ctx context.Context, key *tpm.Key) (*tpm.Key, error) {
+	if err := key.Ask(ctx); err != nil {
+		closeKey(key)
+		return nil, err
+	}
+	return key, nil
 }
 
 // readTPMCertificates reads certificates from an NV index.
 func readTPMCertificates(ctx context.Context, a *app, ref signer.Reference, f *identityFlags) ([]*x509.Certificate, error) {
-	index, err := tpm.ParseHandle(ref.Value)
+	index, err := tpm.ParseNVIndex(ref.Value)
 	if err != nil {
 		return nil, &classed{err, errUsage}
 	}
@@ -106,29 +128,6 @@ func readTPMCertificates(ctx context.Context, a *app, ref signer.Reference, f *i
 	}
 	return tpm.ReadCertificates(ctx, device, index, tpm.NVOptions{OwnerAuth: f.tpmOptions(a).OwnerAuth})
 }
-
-// tpmOptions are what the flags say of using a key.
-func (f *identityFlags) tpmOptions(a *app) tpm.Options {
-	o := tpm.Options{Auth: f.tpmAuth.Read}
-	if f.tpmKeyPassword != "" {
-		o.Auth = func(context.Context, string) (signer.Secret, error) {
-			a.say.Warn("--tpm-key-password shows the password to every user of this machine: use --tpm-key-auth file:PATH or another source")
-			return signer.NewSecret([]byte(f.tpmKeyPassword)), nil
-		}
-	}
-	if f.tpmParentAuth.Given() {
-		o.ParentAuth = f.tpmParentAuth.Read
-	}
-	if f.tpmOwnerAuth.Given() {
-		o.OwnerAuth = f.tpmOwnerAuth.Read
-	}
-	o.Inputs.Signed = func(context.Context) (*policy.SignedPCRs, error) {
-		return policy.LoadSignedPCRs(f.pcrSignature, policy.SignedPCRsDirs())
-	}
-	return o
-}
-
-func noPassword(context.Context, string) (signer.Secret, error) { return signer.Secret{}, nil }
 
 // pins keep the Names of TPMs' salt keys in the state directory. Without one,
 // such as on a system that is read-only, they last as long as the program: a

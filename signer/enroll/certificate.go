@@ -146,11 +146,18 @@ func signatureSchemeOf(pub crypto.PublicKey) (*signatureScheme, error) {
 	return &signatureScheme{hash, der}, err
 }
 
+// maxRSABits keeps a request from costing its reader an hour: the work grows
+// with the square of the size.
+const maxRSABits = 16384
+
 // checkKey refuses keys that IAM Roles Anywhere does not take.
 func checkKey(pub crypto.PublicKey) error {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() >= 2048 {
+		switch n := k.N.BitLen(); {
+		case n > maxRSABits:
+			return fmt.Errorf("%w: %s is too long, %d bits are the most", signer.ErrUnsupportedKey, signer.DescribeKey(pub), maxRSABits)
+		case n >= 2048:
 			return nil
 		}
 		return signer.WithHint(fmt.Errorf("%w: %s is too short, 2048 bits are the least", signer.ErrUnsupportedKey, signer.DescribeKey(pub)),

@@ -43,8 +43,10 @@ type Options struct {
 	// AttemptTimeout bounds one request; zero means [DefaultAttemptTimeout].
 	AttemptTimeout time.Duration
 
-	// Transport sends the requests; nil means one made by [NewTransport].
-	Transport http.RoundTripper
+	// Transport sends the requests; nil means one that [NewTransport] makes of
+	// TransportOptions, and that connects while the key signs.
+	Transport        http.RoundTripper
+	TransportOptions TransportOptions
 
 	// Retryer decides what is tried again, and when; nil means the SDK's
 	// retry.NewStandard, 3 attempts.
@@ -64,9 +66,10 @@ type Options struct {
 // A Client makes sessions for one identity. It is safe for concurrent use and
 // keeps the identity open, which stays the caller's to close.
 type Client struct {
-	id *signer.Identity
-	o  Options
-	hc *http.Client
+	id      *signer.Identity
+	o       Options
+	hc      *http.Client
+	connect *connector // nil with a Transport of the caller's
 }
 
 // New returns a client. It does no I/O.
@@ -80,8 +83,10 @@ func New(id *signer.Identity, o Options) (*Client, error) {
 	if o.AttemptTimeout == 0 {
 		o.AttemptTimeout = DefaultAttemptTimeout
 	}
+	var connect *connector
 	if o.Transport == nil {
-		o.Transport = NewTransport(TransportOptions{})
+		t := NewTransport(o.TransportOptions)
+		o.Transport, connect = t, newConnector(t)
 	}
 	if o.Retryer == nil {
 		o.Retryer = retry.NewStandard()
@@ -92,7 +97,7 @@ func New(id *signer.Identity, o Options) (*Client, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Client{id: id, o: o, hc: &http.Client{
+	return &Client{id: id, o: o, connect: connect, hc: &http.Client{
 		Transport:     o.Transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -129,6 +134,10 @@ func (c *Client) CreateSession(ctx context.Context, in SessionInput) (*Session, 
 		// may cost a touch or a second on the key's hardware.
 		if now := c.o.Now(); signed == nil || now.Sub(signedAt).Abs() > time.Minute {
 			signed, signedAt = nil, now
+			if c.connect != nil {
+				c.connect.begin(ctx, target)
+				defer c.connect.end()
+			}
 			req := c.newRequest(ctx, target, body)
 			if err := Sign(req, body, c.id, region, now); err != nil {
 				return nil, err

@@ -34,13 +34,17 @@ const (
 // drives it, is faulty. Nothing was sent.
 var ErrBadSignature = errors.New("the key returned a signature that does not verify against the certificate")
 
+// ErrNotSigned says that the key made no signature. Nothing was sent.
+var ErrNotSigned = errors.New("sign with the key")
+
 // Sign signs req with AWS4-X509 in the version of IAM Roles Anywhere: it sets
 // X-Amz-Date, X-Amz-X509, X-Amz-X509-Chain and Authorization, and covers the
 // host, Content-Type and every X-Amz- header. body is what req will send.
 // region is the signing region, never a "-fips" pseudo-region.
 //
 // It asks id for one signature and verifies it; a signature that does not fit
-// the certificate is an error that wraps [ErrBadSignature].
+// the certificate is an error that wraps [ErrBadSignature]; none at all, such as
+// when req's context ends first, one that wraps [ErrNotSigned].
 func Sign(req *http.Request, body []byte, id *signer.Identity, region string, at time.Time) error {
 	algorithm, opts, err := algorithmOf(id.Public())
 	if err != nil {
@@ -63,9 +67,9 @@ func Sign(req *http.Request, body []byte, id *signer.Identity, region string, at
 	scope := strings.Join([]string{at.Format("20060102"), region, service, "aws4_request"}, "/")
 	toSign := stringToSign(algorithm, at, scope, canonical)
 
-	sig, err := id.SignMessage(nil, []byte(toSign), opts)
+	sig, err := id.SignMessageContext(req.Context(), []byte(toSign), opts)
 	if err != nil {
-		return fmt.Errorf("sign with the key of %q: %w", cert.Subject, err)
+		return fmt.Errorf("%w of %q: %w", ErrNotSigned, cert.Subject, err)
 	}
 	if err := signer.Verify(id.Public(), []byte(toSign), sig, opts); err != nil {
 		return signer.WithHint(

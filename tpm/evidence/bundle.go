@@ -13,11 +13,13 @@ import (
 // Version is that of the formats this package writes and reads.
 const Version = 1
 
-// Limits on what is parsed.
+// Limits on what is parsed, and on what a check is let cost: a bundle's author
+// chooses the sizes of keys in it, and an RSA key of a megabyte takes an hour.
 const (
-	maxFile  = 1 << 20
-	maxNonce = 64
-	maxChain = 8
+	maxFile    = 1 << 20
+	maxNonce   = 64
+	maxChain   = 8
+	maxRSABits = 8192
 )
 
 // A Bundle is what a device says of a key. The package's documentation has its
@@ -74,25 +76,37 @@ func ParseBundle(data []byte) (*Bundle, error) {
 	if err := unmarshal(data, &b, "evidence"); err != nil {
 		return nil, err
 	}
-	if err := checkVersion(b.Version); err != nil {
+	if err := b.checkLimits(); err != nil {
 		return nil, err
-	}
-	switch {
-	case len(b.Nonce) > maxNonce:
-		return nil, malformed("evidence: a nonce of %d bytes", len(b.Nonce))
-	case len(b.EK.Chain) > maxChain:
-		return nil, malformed("evidence: a chain of %d certificates", len(b.EK.Chain))
 	}
 	return &b, nil
 }
 
+func (b *Bundle) checkLimits() error {
+	switch {
+	case len(b.Nonce) > maxNonce:
+		return malformed("evidence: a nonce of %d bytes", len(b.Nonce))
+	case len(b.EK.Chain) > maxChain:
+		return malformed("evidence: a chain of %d certificates", len(b.EK.Chain))
+	}
+	return nil
+}
+
 // Marshal returns the bundle as indented JSON.
-func (b *Bundle) Marshal() ([]byte, error) {
-	data, err := json.MarshalIndent(b, "", "  ")
+func (b *Bundle) Marshal() ([]byte, error) { return marshal(b) }
+
+// Fingerprint is that of the bundle's EK (see [Fingerprint]), by which a CA can
+// know a TPM that nobody certified.
+func (b *Bundle) Fingerprint() ([]byte, error) {
+	pub, err := parsePublic(b.EK.Public, "endorsement key")
 	if err != nil {
 		return nil, err
 	}
-	return append(data, '\n'), nil
+	key, err := publicKey(pub, "endorsement key")
+	if err != nil {
+		return nil, err
+	}
+	return Fingerprint(key)
 }
 
 // Qualifying is what a bundle's statements are made over: SHA-256 of the text
@@ -107,9 +121,27 @@ func Qualifying(nonce, csr []byte) []byte {
 	return h.Sum(nil)
 }
 
+func marshal(v any) ([]byte, error) {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return append(data, '\n'), nil
+}
+
+// unmarshal refuses other versions before it looks at what they may have changed.
 func unmarshal(data []byte, v any, what string) error {
 	if len(data) > maxFile {
 		return malformed("%s: larger than 1 MiB", what)
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return malformed("%s: %v", what, err)
+	}
+	if err := checkVersion(head.Version); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return malformed("%s: %v", what, err)

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -59,8 +58,14 @@ const (
 	sealLabel   = "holdfast evidence seal v1"
 )
 
-// secretSize fits EKs whose name algorithm is SHA-256, which all are.
+// secretSize fits EKs whose name algorithm is SHA-256, which none is below.
 const secretSize = 32
+
+// maxSealed leaves a challenge within maxFile, in base64 and with the rest.
+const maxSealed = maxFile / 2
+
+// What TPM2_MakeCredential gives is far smaller.
+const maxCredential = 1024
 
 // NewChallenge makes a question that only the TPM of a verified bundle can
 // answer.
@@ -93,8 +98,11 @@ func (p *Pending) Verify(a *Answer) error {
 }
 
 // Seal encrypts data, usually a certificate and its chain, for the TPM of a
-// verified bundle. [Open] undoes it there.
+// verified bundle, at most 512 KiB. [Open] undoes it there.
 func Seal(r *Result, data []byte) (*Challenge, error) {
+	if len(data) > maxSealed {
+		return nil, fmt.Errorf("TPM evidence: %d bytes to seal, where %d are the most", len(data), maxSealed)
+	}
 	c, secret, err := makeCredential(r)
 	if err != nil {
 		return nil, err
@@ -156,7 +164,7 @@ func ParseChallenge(data []byte) (*Challenge, error) {
 	if err := unmarshal(data, &c, "challenge"); err != nil {
 		return nil, err
 	}
-	return &c, checkVersion(c.Version)
+	return &c, nil
 }
 
 // ParseAnswer reads an answer's JSON, as [ParseChallenge] does a challenge's.
@@ -165,7 +173,7 @@ func ParseAnswer(data []byte) (*Answer, error) {
 	if err := unmarshal(data, &a, "answer"); err != nil {
 		return nil, err
 	}
-	return &a, checkVersion(a.Version)
+	return &a, nil
 }
 
 // ParsePending reads a pending challenge's JSON, as [ParseChallenge] does a
@@ -175,14 +183,14 @@ func ParsePending(data []byte) (*Pending, error) {
 	if err := unmarshal(data, &p, "pending challenge"); err != nil {
 		return nil, err
 	}
-	return &p, checkVersion(p.Version)
+	return &p, nil
 }
 
 // Marshal returns the challenge as indented JSON.
-func (c *Challenge) Marshal() ([]byte, error) { return json.MarshalIndent(c, "", "  ") }
+func (c *Challenge) Marshal() ([]byte, error) { return marshal(c) }
 
 // Marshal returns the answer as indented JSON.
-func (a *Answer) Marshal() ([]byte, error) { return json.MarshalIndent(a, "", "  ") }
+func (a *Answer) Marshal() ([]byte, error) { return marshal(a) }
 
 // Marshal returns the pending challenge as indented JSON.
-func (p *Pending) Marshal() ([]byte, error) { return json.MarshalIndent(p, "", "  ") }
+func (p *Pending) Marshal() ([]byte, error) { return marshal(p) }

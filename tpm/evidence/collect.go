@@ -22,7 +22,7 @@ type Key struct {
 	// Auth is a session that proves the key's auth value. Nil means an empty
 	// one. It remains the caller's. A key that is bound to a policy is
 	// certified with its auth value as well, whatever the policy says, unless
-	// it has adminWithPolicy.
+	// it has adminWithPolicy. Package tpm's Key.WithAdmin has handle and session.
 	Auth tpm2.Session
 }
 
@@ -78,13 +78,14 @@ func collect(ctx context.Context, tpm transport.TPM, key Key, csr []byte, o Opti
 	b := &Bundle{Version: Version, Nonce: o.Nonce}
 	d := device{ctx, tpm, o}
 	var err error
+	// A wrong password shows before the EK is made, which may take seconds.
+	if err := d.statements(b, key, Qualifying(o.Nonce, csr)); err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
 	if b.EK, err = d.endorsement(); err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
 	}
 	if b.TPM, err = d.properties(); err != nil {
-		return nil, fmt.Errorf("evidence: %w", err)
-	}
-	if err := d.statements(b, key, Qualifying(o.Nonce, csr)); err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
 	}
 	return b, nil
@@ -186,8 +187,7 @@ func (d *device) createPrimary(template tpm2.TPMTPublic) (h tpm2.TPMHandle, pub 
 	}
 	rsp, err := tpm2.CreatePrimary{PrimaryHandle: d.hierarchy(), InPublic: tpm2.New2B(template)}.Execute(d.tpm)
 	if errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth) {
-		return 0, pub, name, signer.WithHint(fmt.Errorf("the endorsement hierarchy: %w: %w", signer.ErrPINIncorrect, err),
-			"the TPM's endorsement hierarchy has an authorization value: give it")
+		return 0, pub, name, fmt.Errorf("%w: %w: %w", ErrEndorsementAuth, signer.ErrPINIncorrect, err)
 	}
 	if err != nil {
 		return 0, pub, name, err
@@ -220,9 +220,15 @@ func flushed(tpm transport.TPM, h tpm2.TPMHandle, err error) error {
 }
 
 func parseRequest(csr []byte) (*x509.CertificateRequest, error) {
+	if len(csr) > maxFile {
+		return nil, fmt.Errorf("%w: larger than 1 MiB", ErrRequest)
+	}
 	request, err := x509.ParseCertificateRequest(csr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrRequest, err)
+	}
+	if !bounded(request.PublicKey) {
+		return nil, fmt.Errorf("%w: an RSA key of more than %d bits", ErrRequest, maxRSABits)
 	}
 	if err := request.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrRequest, err)

@@ -44,7 +44,8 @@
 // only where that TPM is; the bundle was made for this request and, if the CA
 // gave a nonce, after it. Not proven: that the TPM is in the machine one thinks
 // of, that nobody else may use the key there, and (without a quote) what
-// software runs. A TPM in software has an EK certificate too, from whoever
+// software runs. Whether a maker has revoked an EK certificate is not looked at. A
+// TPM in software has an EK certificate too, from whoever
 // runs it: the roots decide.
 //
 // # The bundle
@@ -63,8 +64,9 @@
 // "tpm" is what the device says of itself and nobody signs. The statements are
 // over [Qualifying], a hash of nonce and request.
 //
-// EKs are those of the TCG's default templates, RSA 2048 (L-1) and ECC P-256
-// (L-2). Makers that keep EK certificates on a web site rather than in the TPM
+// EKs are those of the TCG's templates: RSA 2048 (L-1) and ECC P-256 (L-2), and
+// of the high range RSA 2048 and 3072 (H-1, H-6), ECC P-256 and P-384 (H-2, H-3).
+// The AK is one of this package's own; a bundle with another is refused. Makers that keep EK certificates on a web site rather than in the TPM
 // need [Options.EKCertificate]; a fleet without any can pin EKs by their
 // fingerprints in [VerifyOptions.EKs].
 package evidence

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"math/big"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,7 +27,12 @@ type transportTPM = transport.TPM
 // ekCertificate certifies an ECC EK as the TCG's profile has it, but for edits.
 func ekCertificate(t *testing.T, tpm transport.TPM, edits ...func(*x509.Certificate)) (root *x509.Certificate, der []byte) {
 	t.Helper()
-	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(tpm2.ECCEKTemplate)}.Execute(tpm)
+	return ekCertificateFor(t, tpm, tpm2.ECCEKTemplate, edits...)
+}
+
+func ekCertificateFor(t *testing.T, tpm transport.TPM, template tpm2.TPMTPublic, edits ...func(*x509.Certificate)) (root *x509.Certificate, der []byte) {
+	t.Helper()
+	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template)}.Execute(tpm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +47,10 @@ func ekCertificate(t *testing.T, tpm transport.TPM, edits ...func(*x509.Certific
 	if root, err = x509.ParseCertificate(caDER); err != nil {
 		t.Fatal(err)
 	}
-	name, err := asn1.Marshal(pkix.RDNSequence{{{Type: asn1.ObjectIdentifier{2, 23, 133, 2, 1}, Value: "id:4D534654"}}})
+	name, err := asn1.Marshal(pkix.RDNSequence{
+		{{Type: asn1.ObjectIdentifier{2, 23, 133, 2, 1}, Value: "id:4D534654"}},
+		{{Type: asn1.ObjectIdentifier{2, 23, 133, 2, 2}, Value: "model"}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +81,12 @@ func writeNV(t *testing.T, tpm transport.TPM, index tpm2.TPMHandle, data []byte)
 	if _, err := (tpm2.NVDefineSpace{AuthHandle: owner, PublicInfo: tpm2.New2B(pub)}).Execute(tpm); err != nil {
 		t.Fatal(err)
 	}
+	fillNV(t, tpm, index, data)
+}
+
+func fillNV(t *testing.T, tpm transport.TPM, index tpm2.TPMHandle, data []byte) {
+	t.Helper()
+	owner := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
 	rsp, err := tpm2.NVReadPublic{NVIndex: index}.Execute(tpm)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +147,13 @@ func TestECC(t *testing.T) {
 		t.Errorf("with the certificate given: %v", err)
 	}
 	for name, edit := range map[string]func(*x509.Certificate){
-		"a CA's": func(c *x509.Certificate) { c.IsCA = true },
+		"an old one's, without extended key usage": func(c *x509.Certificate) { c.UnknownExtKeyUsage = nil },
+		"for anything": func(c *x509.Certificate) { c.UnknownExtKeyUsage, c.ExtraExtensions = nil, nil },
+		"for any extended usage": func(c *x509.Certificate) {
+			c.UnknownExtKeyUsage, c.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+		},
+		"without key usage": func(c *x509.Certificate) { c.KeyUsage = 0 },
+		"a CA's":            func(c *x509.Certificate) { c.IsCA = true },
 		"for a TLS server": func(c *x509.Certificate) {
 			c.UnknownExtKeyUsage, c.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		},
@@ -148,7 +169,12 @@ func TestECC(t *testing.T) {
 		}
 		roots := x509.NewCertPool()
 		roots.AddCert(root)
-		if _, err := evidence.Verify(b, csr, evidence.VerifyOptions{EKRoots: roots}); !errors.Is(err, evidence.ErrEKUntrusted) {
+		_, err = evidence.Verify(b, csr, evidence.VerifyOptions{EKRoots: roots})
+		if strings.HasPrefix(name, "an old one's") {
+			if err != nil {
+				t.Errorf("a certificate %s: %v", name, err)
+			}
+		} else if !errors.Is(err, evidence.ErrEKUntrusted) {
 			t.Errorf("a certificate %s: %v", name, err)
 		}
 	}
@@ -165,7 +191,7 @@ func TestECC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := evidence.Collect(ctx, tpm, key.evidence(), csr, evidence.Options{}); !errors.Is(err, signer.ErrPINIncorrect) || signer.Hint(err) == "" {
+	if _, err := evidence.Collect(ctx, tpm, key.evidence(), csr, evidence.Options{}); !errors.Is(err, signer.ErrPINIncorrect) || !errors.Is(err, evidence.ErrEndorsementAuth) {
 		t.Errorf("without the endorsement password: %v", err)
 	}
 	o := evidence.Options{Endorsement: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.Auth([]byte("endorsement")))}
@@ -236,8 +262,12 @@ func TestOAEPCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.EKCertificate == nil || r.EKCertificate.PublicKey != nil {
-		t.Error("the certificate is not one that crypto/x509 has no key of")
+	if cert, err := x509.ParseCertificate(b.EK.Certificate); err != nil || cert.PublicKey != nil {
+		t.Errorf("the certificate is not one that crypto/x509 has no key of: %v", err)
+	}
+	// A known EK does not vouch for the certificate beside it.
+	if r.EKCertificate != nil || r.Manufacturer != "" {
+		t.Errorf("an unverified certificate in the result: %+v", r)
 	}
 	if _, err := evidence.Verify(b, csr, evidence.VerifyOptions{EKRoots: x509.NewCertPool()}); !errors.Is(err, evidence.ErrEKUntrusted) {
 		t.Errorf("without a root: %v", err)

@@ -31,7 +31,6 @@ var (
 type ekCertificate struct {
 	*x509.Certificate
 	key crypto.PublicKey
-	alg tpm2.TPMAlgID
 }
 
 // parseEKCertificate also knows the certificates whose key is marked as for
@@ -54,10 +53,7 @@ func parseEKCertificate(der []byte) (*ekCertificate, error) {
 		}
 	}
 	switch c.key.(type) {
-	case *rsa.PublicKey:
-		c.alg = tpm2.TPMAlgRSA
-	case *ecdsa.PublicKey:
-		c.alg = tpm2.TPMAlgECC
+	case *rsa.PublicKey, *ecdsa.PublicKey:
 	default:
 		return nil, fmt.Errorf("EK certificate: %w: %v", signer.ErrUnsupportedKey, cert.PublicKeyAlgorithm)
 	}
@@ -88,23 +84,45 @@ func Fingerprint(ek crypto.PublicKey) ([]byte, error) {
 	return sum[:], nil
 }
 
-// verifyChain checks that cert is an EK certificate and leads to a root.
-func (c *ekCertificate) verifyChain(roots *x509.CertPool, others [][]byte, more []*x509.Certificate, at time.Time) error {
+// isEK checks that the certificate says of itself that it is an EK's: makers'
+// CAs may issue others, for keys that anybody has. The extended key usage is not
+// in the oldest of them; those have at least the TPM's make and model.
+func (c *ekCertificate) isEK() error {
 	if c.IsCA {
 		return fmt.Errorf("%w: %q is a CA's", ErrEKUntrusted, c.Subject)
 	}
-	if len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 && !slices.ContainsFunc(c.UnknownExtKeyUsage, oidEKCertificate.Equal) {
+	if c.KeyUsage&(x509.KeyUsageKeyEncipherment|x509.KeyUsageKeyAgreement) == 0 {
+		return fmt.Errorf("%w: its key usage is not that of a key to encrypt to", ErrEKUntrusted)
+	}
+	if slices.ContainsFunc(c.UnknownExtKeyUsage, oidEKCertificate.Equal) {
+		return nil
+	}
+	if len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 {
 		return fmt.Errorf("%w: its extended key usage is not that of an EK certificate (%v)", ErrEKUntrusted, oidEKCertificate)
 	}
-	if c.KeyUsage != 0 && c.KeyUsage&(x509.KeyUsageKeyEncipherment|x509.KeyUsageKeyAgreement) == 0 {
-		return fmt.Errorf("%w: its key usage is not that of a key to encrypt to", ErrEKUntrusted)
+	if manufacturer, model, _ := c.names(); manufacturer == "" || model == "" {
+		return fmt.Errorf("%w: it is not marked as an EK certificate, neither by its extended key usage (%v) nor by a TPM's make and model", ErrEKUntrusted, oidEKCertificate)
+	}
+	return nil
+}
+
+// bounded reports whether a signature by key is checked in bearable time.
+func bounded(key crypto.PublicKey) bool {
+	k, ok := key.(*rsa.PublicKey)
+	return !ok || k.N.BitLen() <= maxRSABits
+}
+
+// verifyChain checks that cert is an EK certificate and leads to a root.
+func (c *ekCertificate) verifyChain(roots *x509.CertPool, others [][]byte, more []*x509.Certificate, at time.Time) error {
+	if err := c.isEK(); err != nil {
+		return err
 	}
 	if roots == nil {
 		return signer.WithHint(fmt.Errorf("%w: no root is", ErrEKUntrusted), "name the root certificates of the TPM's maker")
 	}
 	pool := x509.NewCertPool()
 	for _, der := range others {
-		if ca, err := x509.ParseCertificate(der); err == nil {
+		if ca, err := x509.ParseCertificate(der); err == nil && bounded(ca.PublicKey) {
 			pool.AddCert(ca)
 		}
 	}

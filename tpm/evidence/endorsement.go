@@ -1,10 +1,13 @@
 package evidence
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -15,24 +18,23 @@ import (
 // holds a certificate of, or the first at all.
 func (d *device) endorsement() (e Endorsement, err error) {
 	kinds := ekKinds()
-	chosen := kinds[0]
+	fitting := kinds[:1]
 	if d.EKCertificate != nil {
 		cert, err := parseEKCertificate(d.EKCertificate)
 		if err != nil {
 			return e, fmt.Errorf("the EK certificate given: %w", err)
 		}
-		if cert.alg == tpm2.TPMAlgRSA {
-			chosen = kinds[1]
-		}
+		fitting = slices.DeleteFunc(kinds, func(k ekKind) bool { return !k.suits(cert.key) })
 		e.Certificate = cert.Raw
 	} else {
-		for _, k := range kinds {
+		for i, k := range kinds {
 			data, err := d.readNV(k.index)
 			if err != nil {
-				return e, fmt.Errorf("reading the %s EK's certificate: %w", k.name, err)
+				return e, signer.WithHint(fmt.Errorf("reading the %s EK's certificate at %#x: %w", k.name, uint32(k.index), err),
+					"read it with the TPM's own tools, and give it")
 			}
 			if len(data) > 0 {
-				chosen = k
+				fitting = kinds[i : i+1]
 				if e.Certificate, _, err = cutDER(data); err != nil {
 					return e, fmt.Errorf("the %s EK's certificate at %#x: %w", k.name, uint32(k.index), err)
 				}
@@ -43,12 +45,28 @@ func (d *device) endorsement() (e Endorsement, err error) {
 	if e.Chain, err = d.chain(); err != nil {
 		return e, err
 	}
-	pub, err := d.ekPublic(chosen, e.Certificate)
+	err = fmt.Errorf("%w: no endorsement key has the size of its key", ErrEKMismatch)
+	var pub tpm2.TPMTPublic
+	for _, k := range fitting {
+		if pub, err = d.ekPublic(k, e.Certificate); !errors.Is(err, ErrEKMismatch) && !lacks(err) {
+			break
+		}
+	}
 	if err != nil {
 		return e, err
 	}
 	e.Public = tpm2.Marshal(pub)
 	return e, nil
+}
+
+// lacks reports whether the TPM does not make keys of a kind.
+func lacks(err error) bool {
+	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCCurve, tpm2.TPMRCValue, tpm2.TPMRCKeySize, tpm2.TPMRCHash, tpm2.TPMRCSymmetric, tpm2.TPMRCAsymmetric, tpm2.TPMRCType, tpm2.TPMRCSize} {
+		if errors.Is(err, rc) {
+			return true
+		}
+	}
+	return false
 }
 
 // ekPublic takes the public area of the persistent EK, if it is the one that
@@ -80,7 +98,13 @@ func (d *device) loadEK(name []byte) (h tpm2.NamedHandle, pub tpm2.TPMTPublic, t
 		}
 	}
 	for _, k := range ekKinds() {
+		if !bytes.HasPrefix(name, binary.BigEndian.AppendUint16(nil, uint16(k.template.NameAlg))) {
+			continue
+		}
 		h, pub, got, err := d.createPrimary(k.template)
+		if lacks(err) {
+			continue
+		}
 		if err != nil {
 			return tpm2.NamedHandle{}, pub, false, fmt.Errorf("making the %s EK: %w", k.name, err)
 		}
@@ -110,7 +134,7 @@ func (d *device) chain() ([][]byte, error) {
 			continue
 		}
 		data, err := d.readNV(h)
-		if rc := tpm2.TPMRC(0); errors.As(err, &rc) {
+		if rc := tpm2.TPMRC(0); errors.As(err, &rc) || errors.Is(err, errNotReadable) {
 			continue // not for us to read; the CA may have the certificates
 		}
 		if err != nil {
@@ -135,6 +159,8 @@ func (d *device) chain() ([][]byte, error) {
 // chunk is what every TPM's NV_BUFFER_MAX allows.
 const chunk = 512
 
+var errNotReadable = errors.New("it is not for everybody to read, nor for the owner")
+
 // readNV returns an index's contents, or nothing if there is no such index.
 func (d *device) readNV(h tpm2.TPMHandle) ([]byte, error) {
 	if err := d.ctx.Err(); err != nil {
@@ -151,10 +177,15 @@ func (d *device) readNV(h tpm2.TPMHandle) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("TPM2_NV_ReadPublic: %w", err)
 	}
-	// By the index's own, empty, auth value, or by the owner's.
+	// By the index's own, empty, auth value, or by the owner's. Of an index
+	// under dictionary attack protection the former could cost a try.
 	auth := tpm2.AuthHandle{Handle: h, Name: rsp.NVName, Auth: tpm2.PasswordAuth(nil)}
-	if !pub.Attributes.AuthRead && pub.Attributes.OwnerRead {
+	switch a := pub.Attributes; {
+	case a.AuthRead && a.NoDA:
+	case a.OwnerRead:
 		auth = tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
+	default:
+		return nil, errNotReadable
 	}
 	var data []byte
 	for len(data) < int(pub.DataSize) {

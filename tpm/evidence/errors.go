@@ -54,6 +54,10 @@ var (
 	// ErrQuote: the PCR values are not those quoted.
 	ErrQuote = errors.New("PCR values are not those quoted")
 
+	// ErrEndorsementAuth: the TPM's endorsement hierarchy has an auth value,
+	// and [Options.Endorsement] does not prove it.
+	ErrEndorsementAuth = errors.New("the endorsement hierarchy has a password")
+
 	// ErrOtherTPM: the challenge is for another TPM, or for this one before
 	// its endorsement seed was changed.
 	ErrOtherTPM = errors.New("challenge is for another TPM")

@@ -7,7 +7,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -163,9 +165,11 @@ func TestForgedInSoftware(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	akPublic := publicOf(t, ak, evidence.AKTemplate())
 	attest := tpm2.Marshal(tpm2.TPMSAttest{
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify, ExtraData: tpm2.TPM2BData{Buffer: evidence.Qualifying(nil, csr)},
-		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{Name: *name}),
+		QualifiedSigner: tpm2.TPM2BName{Buffer: qualifiedName(t, tpm2.TPMRHEndorsement, akPublic)},
+		Attested:        tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{Name: *name}),
 	})
 	digest := crypto.SHA256.New()
 	digest.Write(attest)
@@ -175,7 +179,7 @@ func TestForgedInSoftware(t *testing.T) {
 	}
 	forged := &evidence.Bundle{
 		Version: evidence.Version, EK: seen.EK,
-		AK: evidence.Attestation{Public: tpm2.Marshal(publicOf(t, ak, evidence.AKTemplate()))},
+		AK: evidence.Attestation{Public: tpm2.Marshal(akPublic)},
 		Key: evidence.Certified{Public: tpm2.Marshal(pub), Attest: attest, Signature: tpm2.Marshal(tpm2.TPMTSignature{
 			SigAlg: tpm2.TPMAlgECDSA, Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
 				Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: r.Bytes()}, SignatureS: tpm2.TPM2BECCParameter{Buffer: s.Bytes()}})})},
@@ -202,6 +206,17 @@ func TestForgedInSoftware(t *testing.T) {
 	}
 }
 
+// qualifiedName is a primary key's: part 1, clause 26.5.
+func qualifiedName(t *testing.T, hierarchy tpm2.TPMHandle, pub tpm2.TPMTPublic) []byte {
+	t.Helper()
+	name, err := tpm2.ObjectName(&pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(append(binary.BigEndian.AppendUint32(nil, uint32(hierarchy)), name.Buffer...))
+	return append([]byte{0, 0x0b}, sum[:]...)
+}
+
 // mustAK returns the Name of a TPM's AK.
 func mustAK(t *testing.T, ca *localCA, tpm transportTPM) []byte {
 	t.Helper()
@@ -218,7 +233,8 @@ func mustAK(t *testing.T, ca *localCA, tpm transportTPM) []byte {
 func TestParse(t *testing.T) {
 	for text, want := range map[string]error{
 		"": signer.ErrMalformed, "[]": signer.ErrMalformed, "{}": evidence.ErrVersion, `{"version":2}`: evidence.ErrVersion,
-		`{"version":1,"ek":{"public":"?"}}`: signer.ErrMalformed, `{"version":1}`: nil,
+		`{"version":2,"ek":5,"answer":5,"key":5}`: evidence.ErrVersion,
+		`{"version":1,"ek":{"public":"?"}}`:       signer.ErrMalformed, `{"version":1}`: nil,
 	} {
 		if _, err := evidence.ParseBundle([]byte(text)); !errors.Is(err, want) {
 			t.Errorf("%s: %v", text, err)

@@ -8,56 +8,30 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/binary"
 	"encoding/pem"
 	"io"
 	"math/big"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/holdfast-iam/holdfast/tpm/evidence"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
-func tool(t testing.TB, name, pkg string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%s is missing: apt-get install %s", name, pkg)
-	}
-	return path
-}
-
-// A localCA is swtpm_localca's, which certifies the EKs that swtpm_setup makes.
-type localCA struct{ dir string }
+// A localCA certifies the EKs of the TPMs that it makes.
+type localCA struct{ *tpmtest.EKCA }
 
 func newLocalCA(t *testing.T) *localCA {
 	t.Helper()
-	tool(t, "swtpm_localca", "swtpm-tools")
-	ca := &localCA{t.TempDir()}
-	for name, text := range map[string]string{
-		"setup.conf": "create_certs_tool = " + tool(t, "swtpm_localca", "swtpm-tools") + "\ncreate_certs_tool_config = " + ca.dir +
-			"/localca.conf\ncreate_certs_tool_options = " + ca.dir + "/localca.options\nactive_pcr_banks = sha256\n",
-		"localca.conf": "statedir = " + ca.dir + "\nsigningkey = " + ca.dir + "/signkey.pem\nissuercert = " + ca.dir +
-			"/issuercert.pem\ncertserial = " + ca.dir + "/certserial\n",
-		"localca.options": "--platform-manufacturer holdfast\n--platform-version 1\n--platform-model lab\n",
-	} {
-		if err := os.WriteFile(filepath.Join(ca.dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return ca
+	return &localCA{tpmtest.NewEKCA(t)}
 }
 
-func (ca *localCA) certificate(t *testing.T, file string) *x509.Certificate {
+func certificate(t *testing.T, file string) *x509.Certificate {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(ca.dir, file))
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,64 +50,16 @@ func (ca *localCA) certificate(t *testing.T, file string) *x509.Certificate {
 func (ca *localCA) options(t *testing.T) evidence.VerifyOptions {
 	t.Helper()
 	roots := x509.NewCertPool()
-	roots.AddCert(ca.certificate(t, "swtpm-localca-rootca-cert.pem"))
-	return evidence.VerifyOptions{EKRoots: roots, EKIntermediates: []*x509.Certificate{ca.certificate(t, "issuercert.pem")}}
+	roots.AddCert(certificate(t, ca.Root()))
+	return evidence.VerifyOptions{EKRoots: roots, EKIntermediates: []*x509.Certificate{certificate(t, ca.Issuer())}}
 }
 
-// newTPM has swtpm_setup make a TPM with an EK certificate, and starts it.
+// newTPM starts a TPM with an EK certificate.
 func (ca *localCA) newTPM(t *testing.T) transport.TPM {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "swtpm") // short, for a socket's path
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	setup := exec.Command(tool(t, "swtpm_setup", "swtpm-tools"), "--tpm2", "--tpmstate", dir, "--create-ek-cert", "--config", ca.dir+"/setup.conf")
-	if out, err := setup.CombinedOutput(); err != nil {
-		t.Fatalf("swtpm_setup: %v\n%s", err, out)
-	}
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command(tool(t, "swtpm", "swtpm"), "socket", "--tpm2", "--server", "type=unixio,path="+socket,
-		"--tpmstate", "dir="+dir, "--flags", "not-need-init,startup-clear")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for range 200 {
-		if conn, err := net.Dial("unix", socket); err == nil {
-			conn.Close()
-			tpm := swtpm(socket)
-			checkLeaks(t, tpm)
-			return tpm
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("swtpm did not start")
-	return nil
-}
-
-// swtpm is the socket of one.
-type swtpm string
-
-func (s swtpm) Send(command []byte) ([]byte, error) {
-	conn, err := net.Dial("unix", string(s))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if _, err := conn.Write(command); err != nil {
-		return nil, err
-	}
-	header := make([]byte, 10)
-	if _, err := io.ReadFull(conn, header); err != nil {
-		return nil, err
-	}
-	rest := make([]byte, binary.BigEndian.Uint32(header[2:])-10)
-	_, err = io.ReadFull(conn, rest)
-	return append(header, rest...), err
+	tpm := ca.Start(t)
+	checkLeaks(t, tpm)
+	return tpm
 }
 
 // checkLeaks asserts, when the test ends, that the TPM holds nothing.

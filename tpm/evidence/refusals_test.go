@@ -134,7 +134,7 @@ func TestRefusals(t *testing.T) {
 	neighbourKey.unload()
 	edit("the certificate of another EK", evidence.ErrEKMismatch, func(b *evidence.Bundle) { b.EK.Certificate = next.EK.Certificate })
 	edit("an EK that is none", evidence.ErrEKTemplate, func(b *evidence.Bundle) { b.EK.Public = b.Key.Public })
-	edit("a CA's certificate for an EK's", evidence.ErrEKMismatch, func(b *evidence.Bundle) { b.EK.Certificate = ca.certificate(t, "issuercert.pem").Raw })
+	edit("a CA's certificate for an EK's", evidence.ErrEKMismatch, func(b *evidence.Bundle) { b.EK.Certificate = certificate(t, ca.Issuer()).Raw })
 
 	// With the EK of a genuine TPM of the same maker, a bundle verifies: that
 	// is what challenges are for.

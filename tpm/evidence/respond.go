@@ -53,6 +53,9 @@ func activate(ctx context.Context, tpm transport.TPM, c *Challenge, o Options) (
 	if err := checkVersion(c.Version); err != nil {
 		return nil, err
 	}
+	if len(c.Credential) > maxCredential || len(c.Secret) > maxCredential {
+		return nil, malformed("challenge: a credential of %d bytes with a secret of %d", len(c.Credential), len(c.Secret))
+	}
 	d := device{ctx, tpm, o}
 	ak, akPub, err := d.createAK()
 	if err != nil {
@@ -70,28 +73,25 @@ func activate(ctx context.Context, tpm transport.TPM, c *Challenge, o Options) (
 	if transient {
 		defer func() { err = flushed(tpm, ek.Handle, err) }()
 	}
-	session, done, err := tpm2.PolicySession(tpm, tpm2.TPMAlgSHA256, 16, tpm2.Salted(ek.Handle, pub), tpm2.AESEncryption(128, tpm2.EncryptOut))
+	session, done, err := d.ekSession(ek.Handle, pub)
 	if err != nil {
-		return nil, fmt.Errorf("starting a session: %w", err)
+		return nil, err
 	}
 	defer func() {
 		if e := done(); e != nil && err == nil {
 			err = fmt.Errorf("TPM2_FlushContext: %w", e)
 		}
 	}()
-	_, err = tpm2.PolicySecret{AuthHandle: o.hierarchy(), PolicySession: session.Handle()}.Execute(tpm)
-	if err != nil {
-		return nil, fmt.Errorf("the endorsement hierarchy: %w", err)
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rsp, err := tpm2.ActivateCredential{
+	cmd := tpm2.ActivateCredential{
 		ActivateHandle: ak,
 		KeyHandle:      tpm2.AuthHandle{Handle: ek.Handle, Name: ek.Name, Auth: session},
 		CredentialBlob: tpm2.TPM2BIDObject{Buffer: c.Credential},
 		Secret:         tpm2.TPM2BEncryptedSecret{Buffer: c.Secret},
-	}.Execute(tpm)
+	}
+	rsp, err := cmd.Execute(tpm)
 	if errors.Is(err, tpm2.TPMRCIntegrity) || errors.Is(err, tpm2.TPMRCValue) || errors.Is(err, tpm2.TPMRCSize) {
 		return nil, malformed("challenge: the TPM refuses it: %v", err)
 	}
@@ -102,4 +102,25 @@ func activate(ctx context.Context, tpm transport.TPM, c *Challenge, o Options) (
 		return nil, malformed("challenge: its secret is empty")
 	}
 	return rsp.CertInfo.Buffer, nil
+}
+
+// ekSession authorizes the use of an EK, by the policy of its template or, for
+// the high range, with its empty auth value. It encrypts what the TPM answers.
+func (d *device) ekSession(ek tpm2.TPMHandle, pub tpm2.TPMTPublic) (_ tpm2.Session, done func() error, err error) {
+	options := []tpm2.AuthOption{tpm2.Salted(ek, pub), tpm2.AESEncryption(128, tpm2.EncryptOut)}
+	if pub.ObjectAttributes.UserWithAuth {
+		session, done, err := tpm2.HMACSession(d.tpm, tpm2.TPMAlgSHA256, 16, append(options, tpm2.Auth(nil))...)
+		if err != nil {
+			return nil, nil, fmt.Errorf("starting a session: %w", err)
+		}
+		return session, done, nil
+	}
+	session, done, err := tpm2.PolicySession(d.tpm, tpm2.TPMAlgSHA256, 16, options...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("starting a session: %w", err)
+	}
+	if _, err = (tpm2.PolicySecret{AuthHandle: d.hierarchy(), PolicySession: session.Handle()}).Execute(d.tpm); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("the endorsement hierarchy: %w", err), done())
+	}
+	return session, done, nil
 }

@@ -17,8 +17,10 @@ import (
 // nothing else that does.
 const tpmGenerated = 0xff544347
 
-// checkStatement checks that ak signed a statement of the given kind, and
-// returns it.
+// checkStatement checks that ak, as a primary key of the endorsement hierarchy,
+// signed a statement of the given kind, and returns it. Keys of other
+// hierarchies are lied to about clock and firmware version (TPM 2.0 Library
+// part 1, clause 36.7).
 func checkStatement(ak tpm2.TPMTPublic, attest, signature []byte, kind tpm2.TPMST) (*tpm2.TPMSAttest, error) {
 	if len(attest) < 6 {
 		return nil, malformed("evidence: a statement of %d bytes", len(attest))
@@ -36,7 +38,30 @@ func checkStatement(ak tpm2.TPMTPublic, attest, signature []byte, kind tpm2.TPMS
 	if err != nil || !bytes.Equal(tpm2.Marshal(*a), attest) {
 		return nil, malformed("evidence: a statement")
 	}
+	qualified, err := qualifiedName(tpm2.TPMRHEndorsement, ak)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(a.QualifiedSigner.Buffer, qualified) {
+		return nil, fmt.Errorf("%w: it is not of the endorsement hierarchy", ErrAKAttributes)
+	}
 	return a, nil
+}
+
+// qualifiedName is that of a primary key (part 1, clause 26.5).
+func qualifiedName(hierarchy tpm2.TPMHandle, pub tpm2.TPMTPublic) ([]byte, error) {
+	name, err := nameOf(pub, "attestation key")
+	if err != nil {
+		return nil, err
+	}
+	alg, err := pub.NameAlg.Hash()
+	if err != nil {
+		return nil, err
+	}
+	h := alg.New()
+	h.Write(binary.BigEndian.AppendUint32(nil, uint32(hierarchy)))
+	h.Write(name)
+	return h.Sum(binary.BigEndian.AppendUint16(nil, uint16(pub.NameAlg))), nil
 }
 
 func checkSignature(ak tpm2.TPMTPublic, attest, signature []byte) error {

@@ -13,22 +13,6 @@ import (
 	"github.com/holdfast-iam/holdfast/signer"
 )
 
-// An ekKind is an endorsement key of the TCG EK Credential Profile.
-type ekKind struct {
-	name       string
-	template   tpm2.TPMTPublic
-	index      tpm2.TPMHandle // NV index of its certificate
-	persistent tpm2.TPMHandle // where it usually lies, if it was made before
-}
-
-// ekKinds are tried in this order: the ECC key is made a hundred times faster.
-func ekKinds() []ekKind {
-	return []ekKind{
-		{"ECC P-256 (L-2)", tpm2.ECCEKTemplate, 0x01c0000a, 0x81010002},
-		{"RSA 2048 (L-1)", tpm2.RSAEKTemplate, 0x01c00002, 0x81010001},
-	}
-}
-
 // NV indexes of the certificates above the EK's.
 const (
 	firstChainIndex = 0x01c00100
@@ -83,7 +67,7 @@ func publicKey(pub tpm2.TPMTPublic, what string) (crypto.PublicKey, error) {
 			return nil, malformed("evidence: the %s is no point of its curve", what)
 		}
 	case *rsa.PublicKey:
-		if k.N.BitLen() < 2048 || k.E < 3 {
+		if k.N.BitLen() < 2048 || k.N.BitLen() > maxRSABits || k.E < 3 {
 			return nil, fmt.Errorf("the %s: %w: %s", what, signer.ErrUnsupportedKey, signer.DescribeKey(k))
 		}
 	}

@@ -28,7 +28,8 @@ type VerifyOptions struct {
 	EKs [][]byte
 
 	// Nonce is what the CA gave the device. Nil accepts a bundle of any age,
-	// and any nonce in it.
+	// and any nonce in it. An empty one that is not nil is an error: it would
+	// make nothing fresh.
 	Nonce []byte
 
 	// Proven are what right answers to challenges proved before
@@ -58,11 +59,12 @@ type Result struct {
 	// [VerifyOptions.Proven] when it is.
 	Binding Binding
 
-	// EKCertificate is nil if the EK is trusted by its fingerprint.
+	// EKCertificate is nil if the EK is trusted by its fingerprint alone: a
+	// certificate that leads to no root says nothing.
 	EKCertificate *x509.Certificate
 	EKFingerprint []byte
 
-	// Manufacturer, Model and Version are the EK certificate's.
+	// Manufacturer, Model and Version are EKCertificate's.
 	Manufacturer, Model, Version string
 
 	// Firmware is the version that the AK's statement has.
@@ -88,6 +90,12 @@ func Verify(b *Bundle, csr []byte, o VerifyOptions) (*Result, error) {
 func verify(b *Bundle, csr []byte, o VerifyOptions) (*Result, error) {
 	if err := checkVersion(b.Version); err != nil {
 		return nil, err
+	}
+	if err := b.checkLimits(); err != nil {
+		return nil, err
+	}
+	if o.Nonce != nil && len(o.Nonce) == 0 {
+		return nil, fmt.Errorf("%w: the one asked for is empty", ErrNonce)
 	}
 	request, err := parseRequest(csr)
 	if err != nil {
@@ -173,10 +181,11 @@ func (r *Result) endorsement(b *Bundle, o VerifyOptions) (err error) {
 	if !signer.SamePublicKey(cert.key, key) {
 		return ErrEKMismatch
 	}
-	if !pinned {
-		if err := cert.verifyChain(o.EKRoots, b.EK.Chain, o.EKIntermediates, o.Time); err != nil {
-			return err
+	if err := cert.verifyChain(o.EKRoots, b.EK.Chain, o.EKIntermediates, o.Time); err != nil {
+		if pinned {
+			return nil
 		}
+		return err
 	}
 	r.EKCertificate = cert.Certificate
 	r.Manufacturer, r.Model, r.Version = cert.names()
@@ -205,7 +214,8 @@ func (r *Result) key(b *Bundle, request *x509.CertificateRequest, attest *tpm2.T
 	return nil
 }
 
-// checkKey checks that pub is the request's key and cannot be elsewhere.
+// checkKey checks that pub is the request's key and cannot be elsewhere. That it
+// decrypts as well, as all of tpm2-openssl's do, does not move it.
 func checkKey(pub tpm2.TPMTPublic, request *x509.CertificateRequest) error {
 	key, err := publicKey(pub, "signing key")
 	if err != nil {
@@ -221,19 +231,24 @@ func checkKey(pub tpm2.TPMTPublic, request *x509.CertificateRequest) error {
 		attribute{a.FixedParent, "it may be duplicated to another parent (fixedParent is not set)"},
 		attribute{a.SensitiveDataOrigin, "it was not made by the TPM (sensitiveDataOrigin is not set)"},
 		attribute{a.SignEncrypt, "it does not sign"},
-		attribute{!a.Decrypt, "it decrypts as well"},
 		attribute{!a.Restricted, "it signs nothing but the TPM's own statements (restricted is set)"},
 	)
 }
 
+// checkAK checks that pub was made by the AK's template. There is no other
+// that Collect uses, so what it leaves open for nothing, such as a policy, is
+// not for a device to choose.
 func checkAK(pub tpm2.TPMTPublic) error {
+	if fits(pub, akTemplate()) {
+		return nil
+	}
 	a := pub.ObjectAttributes
 	ecdsa := false
 	if p, err := pub.Parameters.ECCDetail(); pub.Type == tpm2.TPMAlgECC && err == nil && p.Scheme.Scheme == tpm2.TPMAlgECDSA {
 		scheme, err := p.Scheme.Details.ECDSA()
 		ecdsa = err == nil && scheme.HashAlg == tpm2.TPMAlgSHA256 && p.CurveID == tpm2.TPMECCNistP256
 	}
-	return attributes(ErrAKAttributes,
+	if err := attributes(ErrAKAttributes,
 		attribute{ecdsa, "it is no P-256 key that signs with ECDSA and SHA-256 only"},
 		attribute{a.Restricted, "it signs what it is given, not only the TPM's statements (restricted is not set)"},
 		attribute{a.SignEncrypt, "it does not sign"},
@@ -241,7 +256,10 @@ func checkAK(pub tpm2.TPMTPublic) error {
 		attribute{a.FixedTPM, "it may be duplicated to another TPM (fixedTPM is not set)"},
 		attribute{a.FixedParent, "it may be duplicated to another parent (fixedParent is not set)"},
 		attribute{a.SensitiveDataOrigin, "it was not made by the TPM (sensitiveDataOrigin is not set)"},
-	)
+	); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: it is of another template", ErrAKAttributes)
 }
 
 type attribute struct {

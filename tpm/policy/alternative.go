@@ -3,12 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-
-	"github.com/google/go-tpm/tpm2"
-
-	"github.com/holdfast-iam/holdfast/signer"
 )
 
 // approved finds a signed policy that fits the present state and executes it:
@@ -21,15 +16,13 @@ func (r *run) approved(s Authorize, alternatives []Alternative) error {
 	if len(alternatives) == 0 {
 		return err
 	}
-	tried := []error{err}
-	if r.in.Signed == nil {
-		tried = nil
-	}
+	var tried []error
+	notInFile := err
 	for _, a := range alternatives {
 		if len(a.Steps) == 0 {
 			continue
 		}
-		if last, ok := a.Steps[len(a.Steps)-1].(Authorize); !ok || last.Signature == nil {
+		if last, ok := a.Steps[len(a.Steps)-1].(Authorize); !ok || last.Signature == nil || !last.serves(s) {
 			continue
 		}
 		if err := r.restart(); err != nil {
@@ -45,148 +38,31 @@ func (r *run) approved(s Authorize, alternatives []Alternative) error {
 		}
 		tried = append(tried, inAlternative(a, err))
 	}
-	return oneLine(append([]error{ErrNoSignedPolicy}, tried...))
+	tried = telling(tried)
+	if r.in.Signed != nil {
+		tried = append(tried, reason(notInFile))
+	}
+	if len(tried) == 0 {
+		return notInFile
+	}
+	return &notApproved{oneLine(tried)}
 }
 
-// approvedPCRs takes, of the entries that the approver signed, the one for the
-// present PCR values.
-func (r *run) approvedPCRs(s Authorize) error {
-	pub, err := tpm2.Pub(s.Public)
-	if err != nil {
-		return fmt.Errorf("%w: the approver's key: %v", ErrUnsupported, err)
+// telling leaves out, where one error says which PCR moved, those that only say
+// that one did: they are of other signed policies for the same PCRs.
+func telling(tried []error) []error {
+	vague := func(err error) bool {
+		var e *PCRError
+		return errors.As(err, &e) && len(e.Changes) == 0
 	}
-	fp, err := Fingerprint(pub)
-	if err != nil {
-		return err
+	says := func(err error) bool {
+		var e *PCRError
+		return errors.As(err, &e) && len(e.Changes) > 0
 	}
-	signed, err := r.signedPCRs()
-	if err != nil {
-		return err
+	if !slices.ContainsFunc(tried, says) {
+		return tried
 	}
-	entries := signed.by(fp)
-	if len(entries) == 0 {
-		where := "no file of signed PCR policies was given, and one is wanted"
-		if signed != nil {
-			where = signed.name() + " has none"
-		}
-		return signer.WithHint(fmt.Errorf("%w: %s signed by %s", ErrNoSignedPolicy, where, s.keyID()),
-			"name the file of signed PCR policies that its maker signed with the key this one is bound to")
-	}
-	var all Selection
-	for _, e := range entries {
-		all = union(all, e.Selection)
-	}
-	now, err := Read(r.ctx, r.tpm, all)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		step, err := NewPCR(r.hash, e.Selection, now)
-		if err != nil {
-			return err
-		}
-		digest, err := (&Policy{Hash: r.hash, Steps: []Step{step}}).Digest()
-		if err != nil {
-			return err
-		}
-		if string(digest) != string(e.Policy) {
-			continue
-		}
-		sig, err := tpmSignature(s.Public, e.Signature)
-		if err != nil {
-			return err
-		}
-		if err := r.pcr(step); err != nil {
-			return err
-		}
-		return r.authorize(s, sig)
-	}
-	moved := ""
-	if r.in.Expected != nil {
-		for _, c := range r.in.Expected.Values.Compare(now, all) {
-			moved += "; " + c.String()
-		}
-	}
-	return signer.WithHint(fmt.Errorf("%w: %s has %d signed by %s, for other values of %s%s",
-		ErrNoSignedPolicy, signed.name(), len(entries), s.keyID(), all, moved),
-		"have a policy signed for the present PCR values, if the change is yours; if not, find out what booted")
-}
-
-// signedPCRs fetches the signed policies, nil if there are none to fetch.
-func (r *run) signedPCRs() (*SignedPCRs, error) {
-	if r.in.Signed == nil {
-		return nil, nil
-	}
-	signed, err := r.in.Signed(r.ctx)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", ErrNoSignedPolicy, err)
-	}
-	return signed, err
-}
-
-// authorize has the TPM check the signature over the policy executed so far,
-// and executes TPM2_PolicyAuthorize.
-func (r *run) authorize(s Authorize, sig *tpm2.TPMTSignature) error {
-	got, err := tpm2.PolicyGetDigest{PolicySession: r.session}.Execute(r.tpm)
-	if err != nil {
-		return fmt.Errorf("TPM2_PolicyGetDigest: %w", err)
-	}
-	approved := got.PolicyDigest.Buffer
-	name, err := s.Name()
-	if err != nil {
-		return err
-	}
-	alg, err := s.Public.NameAlg.Hash()
-	if err != nil {
-		return fmt.Errorf("%w: the approver's key: %v", ErrUnsupported, err)
-	}
-	h := alg.New()
-	h.Write(approved)
-	h.Write(s.Ref)
-	ticket, err := r.verify(s.Public, h.Sum(nil), sig)
-	if err != nil {
-		return fmt.Errorf("%v: %w", s, err)
-	}
-	_, err = tpm2.PolicyAuthorize{
-		PolicySession:  r.session,
-		ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved},
-		PolicyRef:      tpm2.TPM2BDigest{Buffer: s.Ref},
-		KeySign:        tpm2.TPM2BName{Buffer: name},
-		CheckTicket:    *ticket,
-	}.Execute(r.tpm)
-	return named(s, err)
-}
-
-// verify loads the public key for as long as it takes. It is loaded into the
-// owner hierarchy, or the endorsement's where that is switched off, for the
-// null hierarchy gives no ticket.
-func (r *run) verify(pub tpm2.TPMTPublic, digest []byte, sig *tpm2.TPMTSignature) (_ *tpm2.TPMTTKVerified, err error) {
-	load := tpm2.LoadExternal{InPublic: tpm2.New2B(pub), Hierarchy: tpm2.TPMRHOwner}
-	key, err := load.Execute(r.tpm)
-	if errors.Is(err, tpm2.TPMRCHierarchy) {
-		load.Hierarchy = tpm2.TPMRHEndorsement
-		key, err = load.Execute(r.tpm)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("TPM2_LoadExternal: %w", err)
-	}
-	defer func() {
-		if _, e := (tpm2.FlushContext{FlushHandle: key.ObjectHandle}).Execute(r.tpm); e != nil && err == nil {
-			err = fmt.Errorf("TPM2_FlushContext: %w", e)
-		}
-	}()
-	rsp, err := tpm2.VerifySignature{
-		KeyHandle: tpm2.NamedHandle{Handle: key.ObjectHandle, Name: key.Name},
-		Digest:    tpm2.TPM2BDigest{Buffer: digest},
-		Signature: *sig,
-	}.Execute(r.tpm)
-	if errors.Is(err, tpm2.TPMRCSignature) {
-		return nil, fmt.Errorf("%w: %w", ErrBadSignature, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("TPM2_VerifySignature: %w", err)
-	}
-	return &rsp.Validation, nil
+	return slices.DeleteFunc(tried, vague)
 }
 
 // branch executes the first branch that the state allows, and the Or.
@@ -255,20 +131,4 @@ func (j joined) Error() string {
 		s += err.Error()
 	}
 	return s
-}
-
-// union adds b's PCRs to a's.
-func union(a, b Selection) Selection {
-	out := slices.Clone(a)
-	for _, bank := range b {
-		i := slices.IndexFunc(out, func(o Bank) bool { return o.Hash == bank.Hash })
-		if i < 0 {
-			out = append(out, Bank{bank.Hash, slices.Clone(bank.PCRs)})
-			continue
-		}
-		pcrs := slices.Concat(out[i].PCRs, bank.PCRs)
-		slices.Sort(pcrs)
-		out[i].PCRs = slices.Compact(pcrs)
-	}
-	return out
 }

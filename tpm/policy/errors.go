@@ -70,7 +70,23 @@ func (e *PCRError) Unwrap() error { return ErrPCRMismatch }
 
 // Hint implements the method that [signer.Hint] looks for.
 func (e *PCRError) Hint() string {
-	return "if the change is yours (firmware, boot loader, kernel or secure boot keys were updated), bind the key anew or have a policy signed for the new values; if not, find out what booted"
+	return "if the change is yours (firmware, boot loader, kernel or secure boot keys were updated), a key with an approver goes on once the new values are approved (holdfast key reseal), any other has to be made anew; if it is not yours, find out what booted"
+}
+
+// notApproved is ErrNoSignedPolicy with the reason.
+type notApproved struct{ why error }
+
+func (e *notApproved) Error() string   { return ErrNoSignedPolicy.Error() + ": " + e.why.Error() }
+func (e *notApproved) Unwrap() []error { return []error{ErrNoSignedPolicy, e.why} }
+
+// reason returns err without the words of ErrNoSignedPolicy, which are said
+// once. Its hint remains.
+func reason(err error) error {
+	var e *notApproved
+	if errors.As(err, &e) {
+		return signer.WithHint(e.why, signer.Hint(err))
+	}
+	return err
 }
 
 func malformed(format string, a ...any) error {

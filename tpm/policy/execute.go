@@ -199,14 +199,19 @@ func (r *run) or(s Or) error {
 	return named(s, err)
 }
 
-// restart is TPM2_PolicyRestart, which go-tpm lacks.
 func (r *run) restart() error {
 	r.outcome = Outcome{}
+	return Restart(r.tpm, r.session)
+}
+
+// Restart is TPM2_PolicyRestart, which go-tpm lacks: it makes a policy session as
+// it was when it began.
+func Restart(tpm transport.TPM, session tpm2.TPMHandle) error {
 	cmd := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
 	cmd = binary.BigEndian.AppendUint32(cmd, 14)
 	cmd = binary.BigEndian.AppendUint32(cmd, uint32(tpm2.TPMCCPolicyRestart))
-	cmd = binary.BigEndian.AppendUint32(cmd, uint32(r.session))
-	rsp, err := r.tpm.Send(cmd)
+	cmd = binary.BigEndian.AppendUint32(cmd, uint32(session))
+	rsp, err := tpm.Send(cmd)
 	if err != nil {
 		return err
 	}

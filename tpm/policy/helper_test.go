@@ -4,20 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
-	"io"
-	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/simulator"
 
 	"github.com/holdfast-iam/holdfast/tpm/policy"
+	"github.com/holdfast-iam/holdfast/tpm/tpmtest"
 )
 
 // tool returns a program's path, or ends the test with the way to install it.
@@ -32,68 +27,17 @@ func tool(t testing.TB, name, pkg string) string {
 	return ""
 }
 
-// startSWTPM starts an swtpm and returns its socket.
-func startSWTPM(t *testing.T) string {
+// startSWTPM starts an swtpm, in which nothing may be left.
+func startSWTPM(t *testing.T) *tpmtest.TPM {
 	t.Helper()
-	path := tool(t, "swtpm", "swtpm")
-	dir, err := os.MkdirTemp("", "swtpm") // short, for a socket's path
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command(path, "socket", "--tpm2", "--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+socket+".ctrl",
-		"--tpmstate", "dir="+dir, "--flags", "not-need-init,startup-clear")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		os.RemoveAll(dir)
-	})
-	for range 200 {
-		if conn, err := net.Dial("unix", socket); err == nil {
-			conn.Close()
-			return socket
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("swtpm did not start")
-	return ""
-}
-
-// swtpm is the socket of one; each command has a connection of its own, so that
-// other programs get their turn.
-type swtpm string
-
-func (s swtpm) Send(command []byte) ([]byte, error) {
-	conn, err := net.Dial("unix", string(s))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if _, err := conn.Write(command); err != nil {
-		return nil, err
-	}
-	header := make([]byte, 10)
-	if _, err := io.ReadFull(conn, header); err != nil {
-		return nil, err
-	}
-	rest := make([]byte, binary.BigEndian.Uint32(header[2:])-10)
-	_, err = io.ReadFull(conn, rest)
-	return append(header, rest...), err
-}
-
-func openSWTPM(t *testing.T, socket string) transport.TPM {
-	t.Helper()
-	tpm := swtpm(socket)
-	checkLeaks(t, tpm)
-	return tpm
+	s := tpmtest.Start(t)
+	checkLeaks(t, s)
+	return s
 }
 
 // onEach runs a test on swtpm and on the simulator.
 func onEach(t *testing.T, test func(t *testing.T, tpm transport.TPM)) {
-	t.Run("swtpm", func(t *testing.T) { test(t, openSWTPM(t, startSWTPM(t))) })
+	t.Run("swtpm", func(t *testing.T) { test(t, startSWTPM(t)) })
 	t.Run("simulator", func(t *testing.T) {
 		tpm, err := simulator.OpenSimulator()
 		if err != nil {

@@ -44,9 +44,8 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 
 // The digests of tpm2-tools are those of this package.
 func TestTPM2Tools(t *testing.T) {
-	socket := startSWTPM(t)
-	tpm := openSWTPM(t, socket)
-	dir, run := runner(t, socket)
+	tpm := startSWTPM(t)
+	dir, run := runner(t, tpm.Socket())
 	tools := func(args ...string) { run(args[0], "tpm2-tools", args[1:]...) }
 	at := func(name string) []byte {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -124,9 +123,8 @@ func TestTPM2Tools(t *testing.T) {
 // systemd-measure signs, and its signature lets a key sign on the machine that
 // booted what it measured.
 func TestSystemdMeasure(t *testing.T) {
-	socket := startSWTPM(t)
-	tpm := openSWTPM(t, socket)
-	dir, run := runner(t, socket)
+	tpm := startSWTPM(t)
+	dir, run := runner(t, tpm.Socket())
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +143,7 @@ func TestSystemdMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := run("systemd-measure", "systemd", "sign", "--linux=linux", "--bank=sha256", "--private-key=private.pem",
-		"--public-key=public.pem", "--tpm2-device=swtpm:path="+socket)
+		"--public-key=public.pem", "--tpm2-device="+tpm.TCTI())
 	signed, err := policy.ParseSignedPCRs(out)
 	if err != nil {
 		t.Fatal(err)

@@ -108,7 +108,7 @@ func TestParseSelection(t *testing.T) {
 }
 
 func TestSignedPCRsFile(t *testing.T) {
-	text := `{"sha256":[{"pcrs":[11,7,7],"pkfp":"0a0b","pol":"0C","sig":"AQI=","new":1},{"pcrs":[11]}],"sha3":[],"sha1":[{"pcrs":[1],"pkfp":"aa","pol":"bb","sig":"cc=="}]}`
+	text := `{"version":2,"by":"us","sha256":[{"pcrs":[11,7,7],"pkfp":"0a0b","pol":"0C","sig":"AQI=","new":1},{"pcrs":[11]}],"sha3":[],"sha1":[{"pcrs":[1],"pkfp":"aa","pol":"bb","sig":"cc=="}]}`
 	s, err := policy.ParseSignedPCRs([]byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +122,9 @@ func TestSignedPCRsFile(t *testing.T) {
 		if _, err := policy.ParseSignedPCRs([]byte(bad)); !errors.Is(err, signer.ErrMalformed) {
 			t.Errorf("%s: %v", bad, err)
 		}
+	}
+	if _, err := policy.LoadSignedPCRs("/dev/zero", nil); !errors.Is(err, signer.ErrMalformed) {
+		t.Errorf("a file without end: %v", err)
 	}
 	first, second := t.TempDir(), t.TempDir()
 	if _, err := policy.LoadSignedPCRs("", []string{first, second}); !errors.Is(err, fs.ErrNotExist) || signer.Hint(err) == "" {

@@ -58,17 +58,24 @@ type entryJSON struct {
 	Sig  string `json:"sig"`
 }
 
-// ParseSignedPCRs reads such a file. Banks that TPMs of today lack and entries
-// that lack a field are passed over, as systemd does. The error wraps
+// ParseSignedPCRs reads such a file. Fields that are no bank of today's TPMs and
+// entries that lack a field are passed over, as systemd does. The error wraps
 // [signer.ErrMalformed].
 func ParseSignedPCRs(data []byte) (*SignedPCRs, error) {
-	var in map[string][]entryJSON
+	var in map[string]json.RawMessage
 	if err := json.Unmarshal(data, &in); err != nil {
 		return nil, malformed("signed PCRs: %v", err)
 	}
 	s := &SignedPCRs{}
 	for _, b := range banks { // for the order
-		for i, e := range in[b.name] {
+		if in[b.name] == nil {
+			continue
+		}
+		var entries []entryJSON
+		if err := json.Unmarshal(in[b.name], &entries); err != nil {
+			return nil, malformed("signed PCRs: %s: %v", b.name, err)
+		}
+		for i, e := range entries {
 			if e.PCRs == nil || e.PKFP == "" || e.Pol == "" || e.Sig == "" {
 				continue
 			}
@@ -148,7 +155,7 @@ func LoadSignedPCRs(path string, dirs []string) (*SignedPCRs, error) {
 		return s, err
 	}
 	return nil, signer.WithHint(fmt.Errorf("signed PCR policies: %s: %w in %s", name, fs.ErrNotExist, strings.Join(dirs, ", ")),
-		"name the file, or have systemd-measure or holdfast make it")
+		"name the file, or have holdfast (key approve, or key reseal) or systemd-measure make it")
 }
 
 func loadSignedPCRs(path string) (*SignedPCRs, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -125,14 +126,16 @@ func WriteSnapshot(keyFile string, s *Snapshot) error {
 }
 
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxFile {
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
 		return nil, fmt.Errorf("%s: %w: larger than 1 MiB", path, signer.ErrMalformed)
 	}
-	return os.ReadFile(path)
+	return data, err
 }
 
 // writeFile leaves the old file or the new one, never a part.

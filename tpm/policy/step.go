@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -116,6 +117,17 @@ func (s Authorize) Name() ([]byte, error) {
 		return nil, fmt.Errorf("policy: the approver's key: %w", err)
 	}
 	return name.Buffer, nil
+}
+
+// serves reports whether the approval counts where want is wanted: it is of the
+// same key, for the same reference.
+func (s Authorize) serves(want Authorize) bool {
+	a, err := s.Name()
+	if err != nil {
+		return false
+	}
+	b, err := want.Name()
+	return err == nil && bytes.Equal(a, b) && bytes.Equal(s.Ref, want.Ref)
 }
 
 func objectName(h tpm2.TPMHandle) string {

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -17,6 +18,9 @@ type Values map[tpm2.TPMIAlgHash]map[int][]byte
 // readTries bounds how often values are read again because a PCR was extended
 // in between.
 const readTries = 5
+
+// errNoBank: the TPM has not such PCRs.
+var errNoBank = errors.New("the TPM lacks them")
 
 // Read reads the selected PCRs, all at one moment.
 func Read(ctx context.Context, tpm transport.TPM, sel Selection) (Values, error) {
@@ -51,7 +55,7 @@ func readOnce(ctx context.Context, tpm transport.TPM, sel Selection) (v Values, 
 				return nil, false, err
 			}
 			if len(got) != 1 || len(got[0].PCRs) == 0 || len(got[0].PCRs) != len(rsp.PCRValues.Digests) {
-				return nil, false, signer.WithHint(fmt.Errorf("the TPM has no %s bank, or lacks PCR %d in it", bankName(b.Hash), rest[0]),
+				return nil, false, signer.WithHint(fmt.Errorf("%w: no %s bank, or no PCR %d in it", errNoBank, bankName(b.Hash), rest[0]),
 					"choose a bank that the firmware has switched on; `tpm2_getcap pcrs` lists them")
 			}
 			if !first && rsp.PCRUpdateCounter != counter {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -17,10 +18,15 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	bytes    []byte
+	passed   []exchange
 	commands []uint32
 	fault    func(code uint32, command []byte) (rc uint32, ok bool)
+	answer   func(code uint32, command []byte) (response []byte, ok bool)
 	conns    []net.Conn
 }
+
+// An exchange is a command and what was answered.
+type exchange struct{ command, response []byte }
 
 // NewProxy starts a proxy before s, on a unix socket.
 func NewProxy(t testing.TB, s *TPM) *Proxy {
@@ -31,6 +37,11 @@ func NewProxy(t testing.TB, s *TPM) *Proxy {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
+	if s.port == 0 { // tpm2-tss wants a control channel too
+		if err := os.Symlink(s.Socket()+".ctrl", p.Path+".ctrl"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -53,6 +64,14 @@ func (p *Proxy) Fault(f func(code uint32, command []byte) (rc uint32, ok bool)) 
 	p.fault = f
 }
 
+// Answer sets what answers commands in the TPM's place, if ok: with whatever
+// bytes, and then hangs up; nil is no answer, until the client hangs up.
+func (p *Proxy) Answer(f func(code uint32, command []byte) (response []byte, ok bool)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = f
+}
+
 // Captured returns every byte that passed.
 func (p *Proxy) Captured() []byte {
 	p.mu.Lock()
@@ -67,7 +86,7 @@ func (p *Proxy) Saw(text []byte) bool { return bytes.Contains(p.Captured(), text
 func (p *Proxy) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.bytes, p.commands = nil, nil
+	p.bytes, p.passed, p.commands = nil, nil, nil
 }
 
 // Commands returns the codes of the commands since the last call.
@@ -91,7 +110,7 @@ func (p *Proxy) Break() {
 
 func (p *Proxy) serve(client net.Conn, s *TPM) {
 	defer client.Close()
-	network, addr := "unix", s.Socket()
+	network, addr := s.address()
 	up, err := net.Dial(network, addr)
 	if err != nil {
 		return
@@ -109,9 +128,18 @@ func (p *Proxy) serve(client net.Conn, s *TPM) {
 		code := binary.BigEndian.Uint32(cmd[6:])
 		p.bytes = append(p.bytes, cmd...)
 		p.commands = append(p.commands, code)
-		fault := p.fault
+		fault, answer := p.fault, p.answer
 		p.mu.Unlock()
 		var rsp []byte
+		if answer != nil {
+			if bytes, ok := answer(code, cmd); ok {
+				if bytes == nil {
+					_, _ = io.Copy(io.Discard, client)
+				}
+				_, _ = client.Write(bytes)
+				return
+			}
+		}
 		if fault != nil {
 			if rc, ok := fault(code, cmd); ok {
 				rsp = []byte{0x80, 0x01, 0, 0, 0, 10, 0, 0, 0, 0}
@@ -128,6 +156,7 @@ func (p *Proxy) serve(client net.Conn, s *TPM) {
 		}
 		p.mu.Lock()
 		p.bytes = append(p.bytes, rsp...)
+		p.passed = append(p.passed, exchange{cmd, rsp})
 		p.mu.Unlock()
 		// In two parts, as a slow line would bring it.
 		if _, err := client.Write(rsp[:5]); err != nil {

@@ -3,7 +3,9 @@ package tpmtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -16,11 +18,12 @@ import (
 
 // A TPM is an swtpm process with a state of its own.
 type TPM struct {
-	t     testing.TB
-	dir   string
-	port  int // 0 for a unix socket
-	state string
-	cmd   *exec.Cmd
+	t      testing.TB
+	dir    string
+	port   int    // 0 for a unix socket
+	socket string // empty for dir's own
+	state  string
+	cmd    *exec.Cmd
 }
 
 // Start starts swtpm on a unix socket. It is killed when the test ends.
@@ -30,16 +33,41 @@ func Start(t testing.TB) *TPM { return start(t, 0, nil) }
 func StartTCP(t testing.TB) *TPM { return start(t, freePort(t), nil) }
 
 // StartFrom starts swtpm with the permanent state in a file.
-func StartFrom(t testing.TB, path string) *TPM {
+func StartFrom(t testing.TB, path string) *TPM { return start(t, 0, readState(t, path)) }
+
+// StartTCPFrom is StartFrom on a TCP port.
+func StartTCPFrom(t testing.TB, path string) *TPM { return start(t, freePort(t), readState(t, path)) }
+
+func readState(t testing.TB, path string) []byte {
 	t.Helper()
 	state, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, 0, state)
+	return state
+}
+
+// At is a TPM that something else started, such as a simulator, on a unix socket
+// with a control socket beside it as swtpm has one. It cannot be killed.
+func At(t testing.TB, socket string) *TPM {
+	t.Helper()
+	return &TPM{t: t, dir: t.TempDir(), socket: socket}
 }
 
 func start(t testing.TB, port int, state []byte) *TPM {
+	t.Helper()
+	s := prepare(t, port)
+	if state != nil {
+		if err := os.WriteFile(filepath.Join(s.state, "tpm2-00.permall"), state, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Launch()
+	return s
+}
+
+// prepare makes a TPM's directories.
+func prepare(t testing.TB, port int) *TPM {
 	t.Helper()
 	Tool(t, "swtpm", "swtpm")
 	// Not t.TempDir: the path of a socket has to be short.
@@ -51,16 +79,10 @@ func start(t testing.TB, port int, state []byte) *TPM {
 	if err := os.Mkdir(s.state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if state != nil {
-		if err := os.WriteFile(filepath.Join(s.state, "tpm2-00.permall"), state, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	t.Cleanup(func() {
 		s.Kill()
 		_ = os.RemoveAll(dir)
 	})
-	s.Launch()
 	return s
 }
 
@@ -110,10 +132,7 @@ func (s *TPM) Launch() {
 	}
 	s.cmd = cmd
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
-		network, addr := "unix", s.Socket()
-		if s.port != 0 {
-			network, addr = "tcp", fmt.Sprintf("127.0.0.1:%d", s.port)
-		}
+		network, addr := s.address()
 		if c, err := net.Dial(network, addr); err == nil {
 			_ = c.Close()
 			return
@@ -122,6 +141,13 @@ func (s *TPM) Launch() {
 			s.t.Fatalf("swtpm does not start: %s", &out)
 		}
 	}
+}
+
+func (s *TPM) address() (network, addr string) {
+	if s.port != 0 {
+		return "tcp", fmt.Sprintf("127.0.0.1:%d", s.port)
+	}
+	return "unix", s.Socket()
 }
 
 // Kill kills the process, as a crash would.
@@ -150,11 +176,39 @@ func (s *TPM) Reset() {
 	}
 }
 
+// Send runs one command, on a connection of its own, so that other programs get
+// their turn: a TPM is a transport.TPM of go-tpm's. What the TPM asks to be
+// retried is, as the first use of a key under dictionary attack protection.
+func (s *TPM) Send(command []byte) ([]byte, error) {
+	const retry = 0x922 // TPM_RC_RETRY
+	rsp, err := s.send(command)
+	for range 100 {
+		if err != nil || binary.BigEndian.Uint32(rsp[6:]) != retry {
+			break
+		}
+		rsp, err = s.send(command)
+	}
+	return rsp, err
+}
+
+func (s *TPM) send(command []byte) ([]byte, error) {
+	network, addr := s.address()
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(command); err != nil {
+		return nil, err
+	}
+	return packet(conn)
+}
+
 // Dir is a directory that goes with the TPM.
 func (s *TPM) Dir() string { return s.dir }
 
 // Socket is the path of the unix socket.
-func (s *TPM) Socket() string { return filepath.Join(s.dir, "s") }
+func (s *TPM) Socket() string { return cmp.Or(s.socket, filepath.Join(s.dir, "s")) }
 
 // TCTI names the TPM as tpm2-tss does.
 func (s *TPM) TCTI() string {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/term"
 
@@ -31,6 +32,24 @@ type Source struct {
 	Noun, Flag string
 
 	kind, arg string
+	fd        *descriptor // of kind fd
+}
+
+// A descriptor can be read but once: what it held is kept for the next time.
+type descriptor struct {
+	once sync.Once
+	text []byte
+	err  error
+}
+
+func (d *descriptor) read(number string) ([]byte, error) {
+	d.once.Do(func() {
+		n, _ := strconv.Atoi(number) // checked by Set
+		f := os.NewFile(uintptr(n), "fd "+number)
+		defer f.Close()
+		d.text, d.err = readSecret(f)
+	})
+	return bytes.Clone(d.text), d.err
 }
 
 func (s *Source) noun() string { return cmp.Or(s.Noun, "passphrase") }
@@ -50,7 +69,7 @@ func (s *Source) Set(text string) error {
 		// text may be the secret itself, given by mistake: it is not repeated.
 		return fmt.Errorf("not a source of secrets; give %s", Sources)
 	}
-	s.kind, s.arg = kind, arg
+	s.kind, s.arg, s.fd = kind, arg, &descriptor{}
 	return nil
 }
 
@@ -87,10 +106,7 @@ func (s *Source) Read(ctx context.Context, object string) (signer.Secret, error)
 		}
 		text, err = readFile(filepath.Join(dir, s.arg))
 	case "fd":
-		n, _ := strconv.Atoi(s.arg) // checked by Set
-		f := os.NewFile(uintptr(n), "fd "+s.arg)
-		text, err = readSecret(f)
-		f.Close()
+		text, err = s.fd.read(s.arg)
 	case "env":
 		value, ok := os.LookupEnv(s.arg)
 		if !ok {
@@ -156,10 +172,10 @@ func trimNewline(b []byte) []byte {
 }
 
 func (s *Source) required() error {
-	if s.noun() == "PIN" {
-		return signer.ErrPINRequired
+	if s.noun() == "passphrase" {
+		return signer.ErrPassphraseRequired
 	}
-	return signer.ErrPassphraseRequired
+	return signer.ErrPINRequired // of a token or a TPM's key
 }
 
 // prompt asks on the controlling terminal, whatever stdin and stdout are.
