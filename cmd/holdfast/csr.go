@@ -67,7 +67,6 @@ sub-commands are for what CA and device then say to each other.
 			return a.writePublic(out, requestPEM(der))
 		},
 	}
-	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(a.csrVerify(), a.csrChallenge(), a.csrAnswer(), a.csrSeal(), a.csrOpen())
 	cmd.Flags().StringVar(&f.privateKey, "private-key", "", "private `key` to request a certificate for: a file, a TPM key file (TSS2), a pkcs11: URI, or handle:0x… of a TPM key")
 	f.addKeyFlags(cmd.Flags())

@@ -110,16 +110,16 @@ func (c *checked) print(w io.Writer) error {
 			line("PCR", "%s:%d %x (%s)", bankOf(bank), pcr, c.PCRs[bank][pcr], policy.DescribePCR(pcr))
 		}
 	}
+	if c.Fresh {
+		line("fresh", "made for this enrolment's nonce")
+	} else {
+		line("not fresh", "may be of any age: no nonce was asked for")
+	}
 	b.WriteString("\n")
 	if c.Proven {
 		line("proven", "this key is in this TPM: it answered a challenge that no other could")
 	} else {
 		line("NOT PROVEN", "all of the above is the device's claim until the TPM has answered a challenge")
-	}
-	if c.Fresh {
-		line("fresh", "made for this enrolment's nonce")
-	} else {
-		line("not fresh", "may be of any age: no nonce was asked for")
 	}
 	open := "which machine the TPM is in; who else may use the key there"
 	if len(c.PCRs) == 0 {

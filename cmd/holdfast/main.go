@@ -85,7 +85,7 @@ Roles Anywhere. The private key that proves who they are stays where it is.
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SuggestionsMinimumDistance = 2
+	suggesting(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd, withoutSecret(err))
 	})
@@ -115,13 +115,19 @@ func (a *app) addCommands(root *cobra.Command, args []string) {
 	}
 	for _, c := range commands {
 		if len(args) > 0 && c.name == args[0] {
-			root.AddCommand(c.make())
+			root.AddCommand(suggesting(c.make()))
 			return
 		}
 	}
 	for _, c := range commands {
-		root.AddCommand(c.make())
+		root.AddCommand(suggesting(c.make()))
 	}
+}
+
+// suggesting lets cmd name the sub-command that a mistyped one may stand for.
+func suggesting(cmd *cobra.Command) *cobra.Command {
+	cmd.SuggestionsMinimumDistance = 2
+	return cmd
 }
 
 // noArgs refuses stray arguments: an unquoted value in a credential_process
