@@ -69,6 +69,55 @@ func TestPreloadBrief(t *testing.T) {
 	}
 }
 
+// A parent that was made before the key was opened is used for it, and flushed
+// if it turns out to be another's, or nobody's.
+func TestExpect(t *testing.T) {
+	s := tpmtest.Start(t)
+	p := tpmtest.NewProxy(t, s)
+	d := open(t, p.Spec())
+	plain := create(t, d, tpm.CreateOptions{})
+	other := create(t, d, tpm.CreateOptions{Parent: tpm2.TPMRHEndorsement})
+	secret := create(t, d, tpm.CreateOptions{Auth: signer.NewSecret([]byte(longSecret))})
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.Commands()
+	for name, c := range map[string]struct {
+		expected, used     *tpm.KeyFile
+		primaries, flushes int
+	}{
+		"the key's":       {plain, plain, 1, 2},
+		"another's":       {other, plain, 2, 3},
+		"nobody's":        {plain, nil, 1, 1},
+		"with a password": {secret, nil, 0, 0},
+		"not a key":       {nil, plain, 1, 2},
+	} {
+		text := []byte("-----BEGIN TSS2 PRIVATE KEY-----\nAAAA\n-----END TSS2 PRIVATE KEY-----\n")
+		if c.expected != nil {
+			var err error
+			if text, err = c.expected.PEM(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := open(t, p.Spec())
+		d.Expect(context.Background(), append([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), text...), time.Minute)
+		if c.used != nil {
+			k := openKey(t, d, c.used, tpm.Options{})
+			if err := errors.Join(sign(t, k), k.Close()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := d.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		got := count(p.Commands())
+		if got[tpm2.TPMCCCreatePrimary] != c.primaries || got[tpm2.TPMCCFlushContext] != c.flushes {
+			t.Errorf("%s: the TPM got %v, want %d CreatePrimary and %d FlushContext", name, got, c.primaries, c.flushes)
+		}
+	}
+	s.CheckEmpty()
+}
+
 // A key is opened, used and closed while it is being preloaded.
 func TestPreloadMeets(t *testing.T) {
 	s := tpmtest.Start(t)

@@ -77,6 +77,7 @@ type Device struct {
 	residents []*resident // least recently used first
 	session   *session    // the HMAC session, kept and reused
 	policies  []*session  // policy sessions that are kept
+	parent    *parent     // of the next key, see Expect
 	proven    map[latch]bool
 	latched   map[latch]bool
 	doubt     pending // what a command may have made whose answer was lost
@@ -118,15 +119,36 @@ func (d *Device) Close() error {
 }
 
 // do runs fn as one operation.
-func (d *Device) do(ctx context.Context, fn func(*op) error) (err error) {
+func (d *Device) do(ctx context.Context, fn func(*op) error) error {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	select {
 	case d.turn <- struct{}{}:
+		return d.use(ctx, fn)
 	case <-ctx.Done():
 		// What it does now was begun by this program too.
 		return d.errorf("%w", late(fmt.Errorf("waiting for what it does: %w", context.Cause(ctx))))
 	}
+}
+
+// doBeside runs fn as one operation in the background, before any that is begun
+// later if the TPM is not in use now.
+func (d *Device) doBeside(ctx context.Context, timeout time.Duration, fn func(*op) error) {
+	run := d.do
+	select {
+	case d.turn <- struct{}{}:
+		run = d.use
+	default:
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		_ = run(ctx, fn) // the next use meets what is wrong
+	}()
+}
+
+// use runs fn with the turn that it was given, and gives that back.
+func (d *Device) use(ctx context.Context, fn func(*op) error) (err error) {
 	defer func() { <-d.turn }()
 	switch {
 	case d.closed:

@@ -139,7 +139,7 @@ func (d *Device) release(ctx context.Context, save bool) error {
 // drain drops what stands for handles in this process. What of it is still in
 // the TPM is in the journal; what was saved is good for the next use.
 func (d *Device) drain() {
-	d.live, d.session, d.policies, d.doubt = nil, nil, nil, pending{}
+	d.live, d.session, d.policies, d.parent, d.doubt = nil, nil, nil, nil, pending{}
 	for _, r := range d.residents {
 		r.handle = 0
 	}

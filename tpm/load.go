@@ -170,8 +170,13 @@ func (k *Key) load(o *op) (h tpm2.TPMHandle, err error) {
 	for n := range templates {
 		i := (k.template + n) % len(templates)
 		var ob *object
-		if ob, err = k.primary(o, templates[i]); err != nil {
-			return 0, err
+		if i == 0 {
+			ob = o.takeParent(k.file.Parent, k.file.RSAParent)
+		}
+		if ob == nil {
+			if ob, err = k.primary(o, templates[i]); err != nil {
+				return 0, err
+			}
 		}
 		h, err = k.loadBelow(o, ob)
 		if ferr := o.flush(ob.handle); err == nil {

@@ -132,6 +132,9 @@ func (d *Device) unkeep(h tpm2.TPMHandle) {
 	if d.session != nil && d.session.handle == h {
 		d.session = nil
 	}
+	if d.parent != nil && d.parent.handle == h {
+		d.parent = nil
+	}
 }
 
 // sweep flushes, last first, what an operation left behind and nobody keeps,
@@ -170,7 +173,7 @@ func (d *Device) forget() {
 	for _, r := range d.residents {
 		r.handle, r.saved = 0, nil
 	}
-	d.session, d.policies = nil, nil
+	d.session, d.policies, d.parent = nil, nil, nil
 	d.doubt = pending{}
 	if d.lock != nil && !d.leased.IsZero() {
 		d.lock.recordBestEffort(nil, d.doubt)

@@ -91,8 +91,9 @@ func (a *app) runCredentialProcess(cmd *cobra.Command, f *sessionFlags, cf *cach
 
 // freshSession opens the identity for one session.
 func (a *app) freshSession(ctx context.Context, f *sessionFlags, log *slog.Logger) (*rolesanywhere.Session, error) {
+	expected := a.expectTPMKey(ctx, f)
 	// The deadline covers the key's hardware too, unless a person is to type.
-	if !f.asksPerson() && f.timeout > 0 {
+	if (expected || !f.asksPerson()) && f.timeout > 0 {
 		var cancel context.CancelFunc
 		limit := time.Duration(f.timeout)
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, &rolesanywhere.DeadlineError{After: limit})

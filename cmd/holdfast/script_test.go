@@ -46,6 +46,10 @@ func buildHost(t *testing.T) string {
 // logDir is where every holdfast that a script starts leaves its stderr.
 const logDir = "HOLDFAST_SCRIPT_LOG"
 
+// raceEnv keeps a program that was built with -race from sleeping for a second
+// before it ends.
+const raceEnv = "GORACE=atexit_sleep_ms=0"
+
 // scriptedMain is main with --debug always on. What that adds goes only to the
 // log that TestScripts searches for secrets, so that scripts read as users'
 // terminals do.
@@ -176,7 +180,7 @@ func setupScript(env *testscript.Env, logs string, secrets *secretList) error {
 	env.Vars = append(env.Vars,
 		"TESTDATA="+testdata,
 		"XDG_STATE_HOME="+filepath.Join(env.WorkDir, ".state"),
-		logDir+"="+logs, cacheEnv+"=off",
+		logDir+"="+logs, cacheEnv+"=off", raceEnv,
 		"ENDPOINT="+srv.URL, "AWS_ENDPOINT_URL_ROLESANYWHERE="+srv.URL,
 		"ROLE="+role, "PROFILE="+profile,
 		"ANCHOR=arn:aws:rolesanywhere:us-east-1:123456789012:trust-anchor/00000000-0000-0000-0000-000000000000",

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -9,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
@@ -59,6 +62,23 @@ func tpmKeyFile(ref signer.Reference, others []*pem.Block) (*tpm.KeyFile, error)
 		return file, nil
 	}
 	return nil, nil
+}
+
+// expectTPMKey has the TPM begin with what the key needs first, while the rest
+// is being read, if the key is one in a TPM that asks nobody for anything. It
+// says nothing of what is wrong: who opens the key will.
+func (a *app) expectTPMKey(ctx context.Context, f *sessionFlags) bool {
+	ref := signer.ParseReference(cmp.Or(f.privateKey, f.certificate))
+	if ref.Scheme != signer.SchemeFile || f.timeout <= 0 || f.tpmOwnerAuth.Given() || f.tpmStorageAsks() {
+		return false
+	}
+	text, err := readRegular(ref.Value)
+	defer clear(text)
+	if err != nil || !bytes.Contains(text, []byte(tpm.PEMType)) || bytes.Count(text, []byte("-----BEGIN ")) != bytes.Count(text, []byte("-----BEGIN CERTIFICATE"))+1 {
+		return false
+	}
+	device, err := a.openTPM(ctx, &f.identityFlags)
+	return err == nil && device.Expect(ctx, text, time.Duration(f.timeout))
 }
 
 // openTPMFile opens the key in a TPM that a key file is of.

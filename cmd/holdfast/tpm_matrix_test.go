@@ -48,7 +48,7 @@ func newTPMSite(t *testing.T, s *tpmtest.TPM, life time.Duration) *tpmSite {
 	t.Helper()
 	dir := t.TempDir()
 	w := &tpmSite{site: newSite(t, life), tpm: s}
-	w.env = append(os.Environ(), "TPM_DEVICE="+s.TCTI(), tpmLockDirEnv+"="+dir, "XDG_STATE_HOME="+dir, "XDG_RUNTIME_DIR="+dir, cacheEnv+"=off", logDir+"="+dir)
+	w.env = append(os.Environ(), "TPM_DEVICE="+s.TCTI(), tpmLockDirEnv+"="+dir, "XDG_STATE_HOME="+dir, "XDG_RUNTIME_DIR="+dir, cacheEnv+"=off", logDir+"="+dir, raceEnv)
 	w.write("key-secret", []byte(keySecret+"\n"))
 	w.write("parent-secret", []byte(parentSecret+"\n"))
 	w.write("owner-secret", []byte(ownerSecret+"\n"))
