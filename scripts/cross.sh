@@ -8,7 +8,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 for target in linux/amd64 linux/arm64 linux/arm darwin/arm64 windows/amd64; do
 	os=${target%/*} arch=${target#*/}
-	CGO_ENABLED=0 GOOS=$os GOARCH=$arch go build -trimpath -tags nethttpomithttp2 -ldflags '-s -w' -o "$out/holdfast-$os-$arch" ./cmd/holdfast
+	GOOS=$os GOARCH=$arch scripts/build.sh "$out/holdfast-$os-$arch" ./cmd/holdfast
 	echo "$target: $(wc -c <"$out/holdfast-$os-$arch") bytes"
 done
 # A dynamic program names its loader in a PT_INTERP segment and its libraries in

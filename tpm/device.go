@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
@@ -143,8 +144,19 @@ func (d *Device) doBeside(ctx context.Context, timeout time.Duration, fn func(*o
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
+		growStack(len(d.name))
 		_ = run(ctx, fn) // the next use meets what is wrong
 	}()
+	runtime.Gosched() // it sends its command at once, and the caller goes on while the TPM works
+}
+
+// growStack makes a goroutine's stack as large as marshalling needs it at once,
+// while there is little on it to move.
+//
+//go:noinline
+func growStack(n int) byte {
+	var space [8 << 10]byte
+	return space[n%len(space)]
 }
 
 // use runs fn with the turn that it was given, and gives that back.

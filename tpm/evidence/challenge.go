@@ -164,6 +164,9 @@ func ParseChallenge(data []byte) (*Challenge, error) {
 	if err := unmarshal(data, &c, "challenge"); err != nil {
 		return nil, err
 	}
+	if len(c.EK) == 0 || len(c.AK) == 0 || len(c.Credential) == 0 || len(c.Secret) == 0 {
+		return nil, malformed("challenge: it asks nothing of any TPM")
+	}
 	return &c, nil
 }
 
@@ -172,6 +175,9 @@ func ParseAnswer(data []byte) (*Answer, error) {
 	var a Answer
 	if err := unmarshal(data, &a, "answer"); err != nil {
 		return nil, err
+	}
+	if len(a.Answer) == 0 {
+		return nil, malformed("answer: there is none in it")
 	}
 	return &a, nil
 }
@@ -182,6 +188,9 @@ func ParsePending(data []byte) (*Pending, error) {
 	var p Pending
 	if err := unmarshal(data, &p, "pending challenge"); err != nil {
 		return nil, err
+	}
+	if len(p.EK) == 0 || len(p.AK) == 0 || len(p.Hash) == 0 {
+		return nil, malformed("pending challenge: it knows no right answer")
 	}
 	return &p, nil
 }
