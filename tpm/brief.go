@@ -23,10 +23,11 @@ type parent struct {
 
 // Expect begins to make the parent of the key in a key file, in PEM, for a Key
 // that will be opened in a moment, and returns at once. It does nothing, and
-// returns false, if using the key may take a password, has a policy, or a
-// persistent parent. Whatever fails, the Key meets again. The parent is flushed when the Device gives the
-// TPM up, if no Key has taken it. ctx should not end before that without need,
-// for a command that is cut off leaves its work in the TPM until the next use.
+// returns false, if using the key may take a password, or if the key has a
+// policy or a persistent parent. Whatever fails, the Key meets again. The parent
+// is flushed when the Device gives the TPM up, if no Key has taken it. ctx should
+// not end before that without need, for a command that is cut off leaves its work
+// in the TPM until the next use.
 func (d *Device) Expect(ctx context.Context, keyFile []byte, timeout time.Duration) bool {
 	hierarchy, rsa, ok := parentIn(keyFile)
 	if !ok {
