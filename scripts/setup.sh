@@ -34,6 +34,7 @@ test)
 	need npm command -v npm
 	need strace command -v strace
 	need openssl command -v openssl
+	need xxd command -v xxd
 	need python3-boto3 boto3
 	;;
 *)
