@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -112,6 +113,7 @@ func TestSignalsGoToTheCommand(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(s.String(), func(t *testing.T) {
 			isolate(t)
+			heed(t, s)
 			cmd := exec.Command(program("holdfast-lab"), "--quiet", "--", "sh", "-c", `trap "exit 7" TERM INT HUP; echo ready; while :; do sleep 0.05; done`)
 			stdout, err := cmd.StdoutPipe()
 			if err != nil {
@@ -133,10 +135,20 @@ func TestSignalsGoToTheCommand(t *testing.T) {
 	}
 }
 
+// heed has programs that the test starts heed a signal that this process was
+// started to ignore, as by nohup(1): what a process handles is not ignored in
+// those that it starts.
+func heed(t *testing.T, s os.Signal) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, s)
+	t.Cleanup(func() { signal.Stop(c) })
+}
+
 func TestStaysUpWithoutACommand(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(s.String(), func(t *testing.T) {
 			isolate(t)
+			heed(t, s)
 			t.Setenv("AWS_SECRET_ACCESS_KEY", "of somebody")
 			cmd := exec.Command(program("holdfast-lab"), "--session-duration", "60")
 			var stderr bytes.Buffer
