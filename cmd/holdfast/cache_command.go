@@ -42,8 +42,9 @@ func (a *app) cacheListCommand() *cobra.Command {
 			return a.cacheList(cmd.Context(), &f)
 		},
 	}
-	f.addTPMDeviceFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
+	f.addTPMDeviceFlag(cmd.Flags())
+	f.addTPMOwnerFlag(cmd.Flags())
+	f.addDebugFlag(cmd.Flags())
 	return cmd
 }
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/cache"
-	"github.com/holdfast-iam/holdfast/signer"
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/tpm"
 )
 
@@ -68,11 +68,7 @@ func (b *tpmBox) tell(err error) {
 		return
 	}
 	b.warned = true
-	text := "--cache tpm: " + err.Error()
-	if hint := signer.Hint(err); hint != "" {
-		text += "; " + hint
-	}
-	b.warn(text)
+	b.warn("--cache tpm: " + term.OneLine(err))
 }
 
 func (*tpmBox) Name() string { return "tpm" }

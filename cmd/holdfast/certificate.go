@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/signer/enroll"
+	"github.com/holdfast-iam/holdfast/software"
 	"github.com/holdfast-iam/holdfast/tpm"
 )
 
@@ -56,6 +57,9 @@ In a file, which is replaced in one step:
 			if f.certificate == "" || f.privateKey == "" {
 				return usageError(cmd, errors.New("give the certificate with --certificate and its key with --private-key"))
 			}
+			if err := f.checkFlags(cmd); err != nil {
+				return err
+			}
 			if err := i.check(cmd, signer.ParseReference(f.privateKey)); err != nil {
 				return err
 			}
@@ -70,7 +74,7 @@ In a file, which is replaced in one step:
 			case signer.SchemeHandle:
 				return i.intoNV(ctx, a, &f, id)
 			case signer.SchemeFile:
-				return i.intoFile(a, id)
+				return i.intoFile(ctx, a, id)
 			}
 			return i.ontoToken(ctx, a, &f, id)
 		},
@@ -81,7 +85,11 @@ In a file, which is replaced in one step:
 	fs.StringVar(&f.intermediates, "intermediates", "", "intermediate CA certificates to store after it: a `file`")
 	fs.StringVar(&i.where, "to", "", "`where` to store it: handle:0x018… of a TPM NV index, or a file (default: the key's token)")
 	fs.BoolVar(&i.replace, "replace", false, "take the place of what is there")
-	f.addKeyFlags(fs)
+	f.addFileFlags(fs)
+	f.addTokenFlags(fs)
+	f.addTPMDeviceFlag(fs)
+	f.addTPMOwnerFlag(fs)
+	f.addDebugFlag(fs)
 	return cmd
 }
 
@@ -110,7 +118,10 @@ func (i *installation) check(cmd *cobra.Command, key signer.Reference) error {
 		if _, err := tpm.ParseNVIndex(i.where); err != nil {
 			return usageError(cmd, fmt.Errorf("--to: %w", err))
 		}
-	case !i.replace:
+	default:
+		if err := noBareHandle(cmd, "--to", i.to); err != nil || i.replace {
+			return err
+		}
 		return notThere(i.to.Value)
 	}
 	return nil
@@ -160,8 +171,8 @@ func (a *app) tpmPublicKey(ctx context.Context, ref signer.Reference, f *identit
 		return nil, err
 	}
 	defer clear(text)
-	file, err := findTPMKey(text)
-	if err != nil {
+	file := tpmKeyIn(text)
+	if file == nil {
 		return nil, nil // what else it is, its reader says
 	}
 	return file.PublicKey(), nil
@@ -197,7 +208,7 @@ func (i *installation) intoNV(ctx context.Context, a *app, f *identityFlags, id 
 		}
 		return identityError(err)
 	}
-	a.say.Say("stored %q%s as handle:%#x", id.Certificate().Subject, above(id), uint32(index))
+	a.say.Say("stored %q%s as %s", id.Certificate().Subject, above(id), handleRef(index))
 	return nil
 }
 
@@ -212,12 +223,14 @@ func above(id *signer.Identity) string {
 	}
 }
 
-func (i *installation) intoFile(a *app, id *signer.Identity) error {
+func (i *installation) intoFile(ctx context.Context, a *app, id *signer.Identity) error {
 	text := enroll.EncodePEM(chain(id)...)
 	path := i.to.Value
 	_, err := os.Lstat(path)
 	if err == nil && i.replace {
-		err = replaceFile(path, text)
+		if err = onlyCertificates(ctx, path); err == nil {
+			err = replaceFile(path, text)
+		}
 	} else {
 		err = a.writePublic(path, text)
 	}
@@ -226,6 +239,21 @@ func (i *installation) intoFile(a *app, id *signer.Identity) error {
 	}
 	a.say.Say("stored %q%s in %s", id.Certificate().Subject, above(id), path)
 	return nil
+}
+
+// onlyCertificates refuses to have a file replaced that holds anything else, such
+// as the key, which there may be no other copy of.
+func onlyCertificates(ctx context.Context, path string) error {
+	text, err := readSmallFile(path)
+	if err != nil || len(text) == 0 {
+		return err
+	}
+	defer clear(text)
+	c, err := software.Parse(ctx, path, text, software.Options{})
+	if err == nil && len(c.Certificates) > 0 && len(c.Keys)+len(c.Other) == 0 {
+		return nil
+	}
+	return identityError(signer.WithHint(fmt.Errorf("%s: holds more than certificates, and is not replaced", path), "name another file with --to, or move this one away"))
 }
 
 func (i *installation) ontoToken(ctx context.Context, a *app, f *identityFlags, id *signer.Identity) error {

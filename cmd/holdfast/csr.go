@@ -62,7 +62,7 @@ sub-commands are for what CA and device then say to each other.
 			}
 			der, err := enroll.NewRequest(m.key, o)
 			if err != nil {
-				return err
+				return identityError(err)
 			}
 			return a.writePublic(out, requestPEM(der))
 		},
@@ -144,7 +144,6 @@ func (a *app) writePublic(path string, text []byte) error {
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err != nil {
 		_ = os.Remove(path) // half a file would pass for a whole one
-		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return nil
+	return err
 }

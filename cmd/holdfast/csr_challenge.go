@@ -31,6 +31,9 @@ answer by. Neither is a secret, but nobody else may change the latter.
 			if out == "" || pending == "" {
 				return usageError(cmd, errors.New("no place for the challenge and what the CA keeps of it: give --out and --pending"))
 			}
+			if out == pending {
+				return usageError(cmd, fmt.Errorf("--out and --pending both name %s", out))
+			}
 			o, err := v.options(cmd)
 			if err != nil {
 				return err
@@ -78,22 +81,13 @@ evidence was its own.
 			if challenge == "" {
 				return usageError(cmd, errors.New("no challenge given: give --challenge"))
 			}
-			c, err := readJSON(challenge, evidence.ParseChallenge)
-			if err != nil {
-				return err
-			}
-			if out != "" {
-				if err := mustNotExist(out); err != nil {
-					return err
-				}
-			}
 			var answer *evidence.Answer
-			err = d.use(cmd.Context(), a, func(t transport.TPM, o evidence.Options) error {
+			err := d.decrypt(cmd.Context(), a, challenge, out, func(t transport.TPM, c *evidence.Challenge, o evidence.Options) (err error) {
 				answer, err = evidence.Respond(cmd.Context(), t, c, o)
 				return err
 			})
 			if err != nil {
-				return identityError(fmt.Errorf("%s: %w", challenge, err))
+				return err
 			}
 			return a.writeMarshaled(out, answer)
 		},
@@ -111,31 +105,40 @@ type answerFlags struct {
 }
 
 func (d *answerFlags) add(fs *pflag.FlagSet) {
-	device := pflag.NewFlagSet("", pflag.ContinueOnError)
-	d.identity.addTPMDeviceFlags(device)
-	fs.AddFlag(device.Lookup("tpm-device"))
+	d.identity.addTPMDeviceFlag(fs)
 	d.endorsement.add(fs)
-	fs.BoolVar(&d.identity.debug, "debug", false, "say on stderr what is done; secrets are left out")
+	d.identity.addDebugFlag(fs)
 }
 
-// use runs fn with the TPM.
-func (d *answerFlags) use(ctx context.Context, a *app, fn func(transport.TPM, evidence.Options) error) error {
+// decrypt has fn use the TPM on what a CA sent in a file, if the result can go
+// to out.
+func (d *answerFlags) decrypt(ctx context.Context, a *app, file, out string, fn func(transport.TPM, *evidence.Challenge, evidence.Options) error) error {
 	a.setDebug(d.identity.debug)
-	device, err := a.openTPM(ctx, &d.identity)
+	c, err := readJSON(file, evidence.ParseChallenge)
 	if err != nil {
 		return err
+	}
+	if err := mustNotExist(out); err != nil {
+		return err
+	}
+	device, err := a.openTPM(ctx, &d.identity)
+	if err != nil {
+		return identityError(err)
 	}
 	err = device.Do(ctx, func(t transport.TPM) error {
 		session, err := d.endorsement.session(t)
 		if err != nil {
 			return err
 		}
-		return fn(t, evidence.Options{Endorsement: session})
+		return fn(t, c, evidence.Options{Endorsement: session})
 	})
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, evidence.ErrOtherTPM) {
 		err = signer.WithHint(err, "answer it on the machine that the evidence is of, with the same --tpm-device")
 	}
-	return d.endorsement.explain(err)
+	return identityError(fmt.Errorf("%s: %w", file, d.endorsement.explain(err)))
 }
 
 // writeMarshaled writes JSON as writePublic does.

@@ -64,6 +64,8 @@ func (e *evidenceFlags) check(cmd *cobra.Command, request string) (path string, 
 		path = request + evidenceSuffix
 	case path == "":
 		return "", o, usageError(cmd, errors.New("--evidence= names no file"))
+	case path == request:
+		return "", o, usageError(cmd, fmt.Errorf("--evidence and --out both name %s", path))
 	}
 	if e.quote != "" {
 		if o.PCRs, err = policy.ParseSelection(e.quote); err != nil {
@@ -74,8 +76,8 @@ func (e *evidenceFlags) check(cmd *cobra.Command, request string) (path string, 
 		return "", o, usageError(cmd, err)
 	}
 	if e.ekCertificate != "" {
-		if o.EKCertificate, err = readDER(e.ekCertificate, "CERTIFICATE"); err != nil {
-			return "", o, err
+		if o.EKCertificate, err = readCertificateDER(e.ekCertificate); err != nil {
+			return "", o, identityError(err)
 		}
 	}
 	return path, o, nil
@@ -98,10 +100,8 @@ func (e *evidenceFlags) collect(ctx context.Context, name string, key *tpm.Key, 
 // writeWithEvidence writes a request and the evidence for it: both, or neither.
 func (a *app) writeWithEvidence(ctx context.Context, name string, key crypto.Signer, r enroll.RequestOptions, out string, e *evidenceFlags, evidenceOut string, o evidence.Options) error {
 	for _, path := range []string{out, evidenceOut} {
-		if path != "" {
-			if err := mustNotExist(path); err != nil {
-				return err
-			}
+		if err := mustNotExist(path); err != nil {
+			return err
 		}
 	}
 	k, ok := key.(*tpm.Key)
@@ -111,7 +111,7 @@ func (a *app) writeWithEvidence(ctx context.Context, name string, key crypto.Sig
 	}
 	csr, err := enroll.NewRequest(key, r)
 	if err != nil {
-		return err
+		return identityError(err)
 	}
 	b, err := e.collect(ctx, name, k, csr, o)
 	if err != nil {
@@ -196,7 +196,7 @@ func (*nonceFlag) Type() string { return "nonce" }
 func parseNonce(text string) ([]byte, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil || len(b) < 8 || len(b) > 64 {
-		return nil, errors.New("a nonce is 8 to 64 bytes in hexadecimal, such as from: openssl rand -hex 32")
+		return nil, errors.New("a nonce is 8 to 64 bytes in hexadecimal, such as from: openssl rand -hex 32; file:PATH names a file with one")
 	}
 	return b, nil
 }
@@ -217,19 +217,17 @@ func (n *nonceFlag) read(ctx context.Context) ([]byte, error) {
 	return b, nil
 }
 
-// readDER reads a small file, DER or PEM of a type.
-func readDER(path, kind string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+// readCertificateDER returns the DER of the first certificate in a PEM file, or
+// else what the file holds: EK certificates are not always such as parse.
+func readCertificateDER(path string) ([]byte, error) {
+	data, err := readSmallFile(path)
 	if err != nil {
 		return nil, err
 	}
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return data, nil
-		}
-		if block.Type == kind {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
 			return block.Bytes, nil
 		}
 	}
+	return data, nil
 }

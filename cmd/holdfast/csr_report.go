@@ -29,7 +29,7 @@ type verdict struct {
 }
 
 type verdictKey struct {
-	Algorithm    string `json:"algorithm"`
+	Type         string `json:"type"`
 	Name         string `json:"name"`
 	Policy       string `json:"policy,omitempty"`
 	UserWithAuth bool   `json:"userWithAuth"`
@@ -61,7 +61,7 @@ func (c *checked) verdict(refused error) verdict {
 	v.Verified, v.Proven, v.Fresh, v.Subject = true, c.Proven, c.Fresh, c.request.Subject.String()
 	a := c.Public.ObjectAttributes
 	v.Key = &verdictKey{
-		Algorithm: signer.DescribeKey(c.PublicKey), Name: hex.EncodeToString(c.KeyName),
+		Type: signer.DescribeKey(c.PublicKey), Name: hex.EncodeToString(c.KeyName),
 		Policy: hex.EncodeToString(c.Public.AuthPolicy.Buffer), UserWithAuth: a.UserWithAuth, NoDA: a.NoDA, Decrypts: a.Decrypt,
 	}
 	v.TPM = &verdictTPM{

@@ -73,22 +73,13 @@ func (a *app) csrOpen() *cobra.Command {
 			if sealed == "" {
 				return usageError(cmd, errors.New("nothing to open: give --sealed"))
 			}
-			c, err := readJSON(sealed, evidence.ParseChallenge)
-			if err != nil {
-				return err
-			}
-			if out != "" {
-				if err := mustNotExist(out); err != nil {
-					return err
-				}
-			}
 			var data []byte
-			err = d.use(cmd.Context(), a, func(t transport.TPM, o evidence.Options) error {
+			err := d.decrypt(cmd.Context(), a, sealed, out, func(t transport.TPM, c *evidence.Challenge, o evidence.Options) (err error) {
 				data, err = evidence.Open(cmd.Context(), t, c, o)
 				return err
 			})
 			if err != nil {
-				return identityError(fmt.Errorf("%s: %w", sealed, err))
+				return err
 			}
 			// Anybody can encrypt to a TPM: only certificates come out here.
 			contents, err := software.Parse(cmd.Context(), sealed, data, software.Options{})

@@ -1,14 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -85,12 +84,12 @@ func readEKCAs(ctx context.Context, files []string) (*x509.CertPool, error) {
 	for _, file := range files {
 		certs, err := software.ReadCertificates(ctx, file, software.Options{})
 		if err != nil {
-			return nil, fmt.Errorf("--ek-ca: %w", err)
+			return nil, identityError(fmt.Errorf("--ek-ca: %w", err))
 		}
 		for _, c := range certs {
 			if !c.IsCA {
-				return nil, signer.WithHint(fmt.Errorf("--ek-ca: %s: the certificate of %q is not a CA's", file, c.Subject),
-					"give those of the TPM maker's CAs; to trust a single TPM give --ek-fingerprint")
+				return nil, identityError(signer.WithHint(fmt.Errorf("--ek-ca: %s: the certificate of %q is not a CA's", file, c.Subject),
+					"give those of the TPM maker's CAs; to trust a single TPM give --ek-fingerprint"))
 			}
 			pool.AddCert(c)
 		}
@@ -108,23 +107,16 @@ type checked struct {
 func (v *verifyFlags) verify(o evidence.VerifyOptions) (*checked, error) {
 	text, err := readRequest(v.csr)
 	if err != nil {
-		return nil, err
-	}
-	path := v.evidence
-	if path == "" {
-		path = v.csr + evidenceSuffix
-	}
-	data, err := readSmall(path)
-	if err != nil {
-		return nil, err
+		return nil, identityError(err)
 	}
 	request, err := enroll.ParseRequest(text)
 	if err != nil {
 		return nil, identityError(fmt.Errorf("%s: %w", v.csr, err))
 	}
-	b, err := evidence.ParseBundle(data)
+	path := cmp.Or(v.evidence, v.csr+evidenceSuffix)
+	b, err := readJSON(path, evidence.ParseBundle)
 	if err != nil {
-		return nil, identityError(fmt.Errorf("%s: %w", path, err))
+		return nil, err
 	}
 	r, err := evidence.Verify(b, request.Raw, o)
 	if err != nil {
@@ -220,21 +212,11 @@ func (v *verifyFlags) verifyAnswered(o evidence.VerifyOptions, pending, answer s
 	return c, err
 }
 
-// readSmall reads a file and does not take in a huge one.
-func readSmall(path string) ([]byte, error) {
-	const limit = 1 << 20 // the parsers refuse what is larger
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit+1))
-}
-
+// readJSON reads what one of the other commands wrote.
 func readJSON[T any](path string, parse func([]byte) (T, error)) (v T, err error) {
-	data, err := readSmall(path)
+	data, err := readSmallFile(path)
 	if err != nil {
-		return v, err
+		return v, identityError(err)
 	}
 	if v, err = parse(data); err != nil {
 		return v, identityError(fmt.Errorf("%s: %w", path, err))

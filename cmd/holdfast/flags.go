@@ -53,40 +53,61 @@ func (f *identityFlags) add(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.latestExpiring, "use-latest-expiring-certificate", false, "of several matching certificates take the one that expires last")
 }
 
-// addKeyFlags adds what opening a private key needs.
+// addKeyFlags adds what using a private key needs.
 func (f *identityFlags) addKeyFlags(fs *pflag.FlagSet) {
 	f.addTokenFlags(fs)
+	f.addReusePINFlag(fs)
 	f.addTPMFlags(fs)
-	fs.Var(&f.passphrase, "passphrase", "where the key's passphrase comes from: "+term.Sources+" (default prompt)")
+	f.addFileFlags(fs)
+	f.addDebugFlag(fs)
+}
+
+// addFileFlags adds what opening an encrypted key file needs.
+func (f *identityFlags) addFileFlags(fs *pflag.FlagSet) {
+	fs.Var(&f.passphrase, "passphrase", "where the key's passphrase comes from (default prompt)")
 	fs.StringVar(&f.pkcs8Password, "pkcs8-password", "", "`passphrase` itself (visible to every user of this machine; prefer --passphrase)")
+}
+
+func (f *identityFlags) addDebugFlag(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
 }
 
-// addTokenFlags adds what using a PKCS#11 token needs.
+// addTokenFlags adds what reading a PKCS#11 token needs.
 func (f *identityFlags) addTokenFlags(fs *pflag.FlagSet) {
 	f.pin.Noun, f.pin.Flag = "PIN", "--pin"
 	fs.StringVar(&f.pkcs11Lib, "pkcs11-lib", "", "PKCS#11 `module` to load (default: the URI's module-path or module-name, else p11-kit's)")
-	fs.Var(&f.pin, "pin", "where the token's PIN comes from, unless the URI says so: "+term.Sources+" (default prompt)")
-	fs.BoolVar(&f.reusePIN, "reuse-pin", false, "use the token's PIN also for keys that want it at every signature")
+	fs.Var(&f.pin, "pin", "where the token's PIN comes from, unless the URI says so (default prompt)")
 	fs.BoolVar(&f.finalTry, "pin-final-try", false, "present the PIN even if a wrong one would lock the token")
+}
+
+func (f *identityFlags) addReusePINFlag(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.reusePIN, "reuse-pin", false, "use the token's PIN also for keys that want it at every signature")
 }
 
 // addTPMFlags adds what using a TPM's key needs.
 func (f *identityFlags) addTPMFlags(fs *pflag.FlagSet) {
-	f.addTPMDeviceFlags(fs)
+	f.addTPMLookFlags(fs)
 	f.tpmAuth.Noun, f.tpmAuth.Flag = "password", "--tpm-key-auth"
-	f.tpmParentAuth.Noun, f.tpmParentAuth.Flag = "password", "--tpm-parent-auth"
-	fs.Var(&f.tpmAuth, "tpm-key-auth", "where the TPM key's password comes from, if it has one: "+term.Sources+" (default prompt)")
-	fs.Var(&f.tpmParentAuth, "tpm-parent-auth", "where the password of the TPM key's parent comes from (default: it has none)")
+	fs.Var(&f.tpmAuth, "tpm-key-auth", "where the TPM key's password comes from, if it has one (default prompt)")
 	fs.StringVar(&f.tpmKeyPassword, "tpm-key-password", "", "`password` of the TPM key itself (visible to every user of this machine; prefer --tpm-key-auth)")
 	fs.BoolVar(&f.noTPMKeyPassword, "no-tpm-key-password", false, "the TPM key has no password")
-	fs.StringVar(&f.pcrSignature, "tpm-pcr-signature", "", "`file` of signed PCR policies, as systemd-measure makes them, for a key that wants one (default tpm2-pcr-signature.json where systemd looks for it)")
 }
 
-// addTPMDeviceFlags adds what reaching a TPM and its owner's storage needs.
-func (f *identityFlags) addTPMDeviceFlags(fs *pflag.FlagSet) {
-	f.tpmOwnerAuth.Noun, f.tpmOwnerAuth.Flag = "password", "--tpm-owner-auth"
+// addTPMLookFlags adds what looking at a TPM's key needs: all but its password.
+func (f *identityFlags) addTPMLookFlags(fs *pflag.FlagSet) {
+	f.addTPMDeviceFlag(fs)
+	f.addTPMOwnerFlag(fs)
+	f.tpmParentAuth.Noun, f.tpmParentAuth.Flag = "password", "--tpm-parent-auth"
+	fs.Var(&f.tpmParentAuth, "tpm-parent-auth", "where the password of the TPM key's parent comes from (default: it has none)")
+	fs.StringVar(&f.pcrSignature, "tpm-pcr-signature", "", "`file` of signed PCR policies, as systemd-measure or \"key approve\" makes them; a bare name is that of one in the current directory, else in systemd's: /etc/systemd, … (default tpm2-pcr-signature.json in systemd's)")
+}
+
+func (f *identityFlags) addTPMDeviceFlag(fs *pflag.FlagSet) {
 	fs.StringVar(&f.tpmDevice, "tpm-device", "", "the `TPM`: a device or socket, swtpm:path=PATH, swtpm:host=HOST,port=PORT or tbs (default $TPM_DEVICE, else "+tpm.DefaultDevice+", on Windows tbs)")
+}
+
+func (f *identityFlags) addTPMOwnerFlag(fs *pflag.FlagSet) {
+	f.tpmOwnerAuth.Noun, f.tpmOwnerAuth.Flag = "password", "--tpm-owner-auth"
 	fs.Var(&f.tpmOwnerAuth, "tpm-owner-auth", "where the password of the TPM's owner hierarchy comes from (default: it has none)")
 }
 

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/software"
 )
@@ -86,12 +86,14 @@ func (f *newKeyFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.privateKey, "private-key", "", "where to create the `key`: a file, a pkcs11: URI with the token and the label (object=), or handle:0x81… of a TPM")
 	fs.StringVar(&f.algorithm, "type", "ec-p256", "`type` of key: "+strings.Join(software.Algorithms(), ", ")+"; TPMs and tokens have no ML-DSA")
-	fs.Var(&f.passphrase, "passphrase", "encrypt the key's file; its passphrase comes from: "+term.Sources)
+	fs.Var(&f.passphrase, "passphrase", "encrypt the key's file; where its passphrase comes from")
 	fs.BoolVar(&f.alwaysAuth, "always-authenticate", false, "make the token want the PIN at every signature")
 	f.addTokenFlags(fs)
-	f.addTPMDeviceFlags(fs)
+	f.addReusePINFlag(fs)
+	f.addTPMDeviceFlag(fs)
+	f.addTPMOwnerFlag(fs)
 	f.addNewTPMKeyFlags(fs)
-	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
+	f.addDebugFlag(fs)
 }
 
 // A newKey is a key just made.
@@ -108,6 +110,9 @@ func (f *newKeyFlags) create(cmd *cobra.Command, a *app) (*newKey, error) {
 	ref := signer.ParseReference(f.privateKey)
 	if ref.IsZero() {
 		return nil, usageError(cmd, errors.New("no place for the key: give --private-key"))
+	}
+	if err := noBareHandle(cmd, "--private-key", ref); err != nil {
+		return nil, err
 	}
 	if f.tpm || ref.Scheme == signer.SchemeHandle {
 		return f.createInTPM(cmd, a, ref)
@@ -135,7 +140,7 @@ func (f *newKeyFlags) createFile(cmd *cobra.Command, path string) (*newKey, erro
 	var passphrase signer.Secret
 	if cmd.Flags().Changed("passphrase") {
 		if passphrase, err = f.passphrase.ReadNew(cmd.Context(), path); err != nil {
-			return nil, err
+			return nil, identityError(err)
 		}
 		defer passphrase.Wipe()
 	}
@@ -168,7 +173,18 @@ func (f *newKeyFlags) createOnToken(cmd *cobra.Command, a *app, ref signer.Refer
 	return &newKey{key: key, where: withModule(key.URI(), uri).String()}, nil
 }
 
+// noBareHandle refuses to create a file that bears a TPM handle's name.
+func noBareHandle(cmd *cobra.Command, flag string, ref signer.Reference) error {
+	digits, ok := strings.CutPrefix(strings.ToLower(ref.Value), "0x")
+	if _, err := strconv.ParseUint(digits, 16, 32); !ok || err != nil || len(digits) < 7 {
+		return nil
+	}
+	return usageError(cmd, signer.WithHint(fmt.Errorf("%s %s would be a file", flag, ref.Value),
+		fmt.Sprintf("a TPM's handle is written handle:%s; the file ./%s", ref.Value, ref.Value)))
+}
+
 // mustNotExist says so before any work is done; the write itself checks again.
+// The path "" is stdout.
 func mustNotExist(path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return signer.WithHint(fmt.Errorf("%s: %w, and is not overwritten", path, fs.ErrExist), "move it away, or name another file")

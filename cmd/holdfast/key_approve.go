@@ -1,64 +1,23 @@
 package main
 
 import (
-	"context"
-	"crypto"
-	"crypto/ecdsa"
+	"bytes"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm/policy"
 )
-
-func (a *app) keyPCRs() *cobra.Command {
-	var f identityFlags
-	var pcrs, out string
-	cmd := &cobra.Command{
-		Use:   "pcrs",
-		Short: "Read a machine's PCR values, for them to be approved",
-		Long: `Reads PCRs from the TPM and prints their values as JSON, which "key approve" and
-"key reseal" take after --pcr-values.
-
-  holdfast key pcrs --tpm-pcrs sha256:0,7 --out values.json`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			sel, err := policy.ParseSelection(pcrs)
-			if err != nil {
-				return usageError(cmd, fmt.Errorf("--tpm-pcrs: %w", err))
-			}
-			a.setDebug(f.debug)
-			values, err := a.readPCRs(cmd.Context(), sel, &f)
-			if err != nil {
-				return identityError(err)
-			}
-			text, err := json.MarshalIndent(policy.Snapshot{Values: values}, "", "  ")
-			if err != nil {
-				return err
-			}
-			return a.writePublic(out, append(text, '\n'))
-		},
-	}
-	fs := cmd.Flags()
-	fs.StringVar(&pcrs, "tpm-pcrs", "", "the `PCRs` to read: sha256:0,7")
-	fs.StringVar(&out, "out", "", "`file` to create (default: stdout)")
-	fs.StringVar(&f.tpmDevice, "tpm-device", "", "the `TPM`: a device or a socket (default $TPM_DEVICE, else the machine's)")
-	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
-	return cmd
-}
 
 func (a *app) keyApprove() *cobra.Command {
 	var f identityFlags
@@ -81,7 +40,7 @@ The approver's key needs neither the device nor a TPM. Keep it off the devices.
 			if approver == "" || out == "" {
 				return usageError(cmd, errors.New("give the approver's key with --approver, and with --out the file for what it approves"))
 			}
-			if err := v.check(cmd); err != nil {
+			if err := v.check(cmd, &f); err != nil {
 				return err
 			}
 			a.setDebug(f.debug)
@@ -121,91 +80,6 @@ The approver's key needs neither the device nor a TPM. Keep it off the devices.
 	return cmd
 }
 
-// approvedValues say which PCR values are approved.
-type approvedValues struct {
-	pcrs string
-	file string
-}
-
-func (v *approvedValues) add(fs *pflag.FlagSet) {
-	fs.StringVar(&v.pcrs, "tpm-pcrs", "", "the `PCRs` to approve: sha256:0,7 (default: those that there are values of, or that were approved before)")
-	fs.StringVar(&v.file, "pcr-values", "", "`file` of PCR values, as \"key pcrs\" writes it (default: the TPM's present ones)")
-}
-
-func (v *approvedValues) check(cmd *cobra.Command) error {
-	if cmd.Flags().Changed("tpm-pcrs") {
-		if _, err := policy.ParseSelection(v.pcrs); err != nil {
-			return usageError(cmd, fmt.Errorf("--tpm-pcrs: %w", err))
-		}
-	}
-	return nil
-}
-
-// read returns the values and which of them are approved: what --tpm-pcrs
-// says, else usual, else all that the file has.
-func (v *approvedValues) read(ctx context.Context, a *app, f *identityFlags, usual policy.Selection) (sel policy.Selection, values policy.Values, err error) {
-	var given policy.Snapshot
-	if v.file != "" {
-		text, err := readSmallFile(v.file)
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := json.Unmarshal(text, &given); err != nil {
-			return nil, nil, signer.WithHint(fmt.Errorf("%s: %w", v.file, malformedJSON(err)), "holdfast key pcrs writes such a file")
-		}
-		values = given.Values
-	}
-	switch {
-	case v.pcrs != "":
-		if sel, err = policy.ParseSelection(v.pcrs); err != nil {
-			return nil, nil, err
-		}
-	case usual != nil:
-		sel = usual
-	default:
-		sel = selectionOf(values)
-	}
-	switch missing := minus(sel, selectionOf(values)); {
-	case len(sel) == 0 && v.file != "":
-		return nil, nil, fmt.Errorf("%s: %w: no PCR value in it", v.file, signer.ErrMalformed)
-	case len(sel) == 0:
-		return nil, nil, signer.WithHint(errors.New("it is not known which PCRs to approve"), "name them with --tpm-pcrs sha256:0,7")
-	case v.file != "" && len(missing) > 0:
-		return nil, nil, signer.WithHint(fmt.Errorf("%s: no value of PCRs %s, which are to be approved", v.file, missing), "choose others with --tpm-pcrs, or read these too")
-	case v.file == "":
-		if values, err = a.readPCRs(ctx, sel, f); err != nil {
-			return nil, nil, err
-		}
-	}
-	return sel, values, a.measured(sel, values)
-}
-
-// malformedJSON leaves out what was found instead: it may be a secret that was
-// named by mistake.
-func malformedJSON(err error) error {
-	var syntax *json.SyntaxError
-	switch {
-	case errors.Is(err, signer.ErrMalformed):
-		return err
-	case errors.As(err, &syntax):
-		return fmt.Errorf("%w: no JSON from byte %d on", signer.ErrMalformed, syntax.Offset)
-	}
-	return fmt.Errorf("%w: not the JSON of PCR values", signer.ErrMalformed)
-}
-
-// readPCRs reads this machine's.
-func (a *app) readPCRs(ctx context.Context, sel policy.Selection, f *identityFlags) (values policy.Values, err error) {
-	device, err := a.openTPM(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	err = device.Do(ctx, func(t transport.TPM) error {
-		values, err = policy.Read(ctx, t, sel)
-		return err
-	})
-	return values, err
-}
-
 // existingApprovals reads the file that an approval is to be added to. It is
 // empty if there is none.
 func existingApprovals(path string) (banks map[string]json.RawMessage, err error) {
@@ -219,8 +93,9 @@ func existingApprovals(path string) (banks map[string]json.RawMessage, err error
 	if _, err = policy.ParseSignedPCRs(text); err == nil {
 		err = json.Unmarshal(text, &banks)
 	}
-	if err == nil && banks == nil {
-		err = fmt.Errorf("%w: null", signer.ErrMalformed)
+	isList := func(v json.RawMessage) bool { return bytes.HasPrefix(v, []byte("[")) }
+	if err == nil && (banks == nil || len(banks) > 0 && !slices.ContainsFunc(slices.Collect(maps.Values(banks)), isList)) {
+		err = fmt.Errorf("%w: no list of a bank's signed policies", signer.ErrMalformed)
 	}
 	if err != nil {
 		return nil, signer.WithHint(fmt.Errorf("%s: %w", path, err), "it is no file of signed PCR policies, and stays as it is: name another")
@@ -271,48 +146,4 @@ func sameApproval(raw json.RawMessage, entry policy.SignedEntry) bool {
 	var e struct{ PKFP, Pol string }
 	return json.Unmarshal(raw, &e) == nil && strings.EqualFold(e.PKFP, hex.EncodeToString(entry.KeyFingerprint)) &&
 		strings.EqualFold(e.Pol, hex.EncodeToString(entry.Policy))
-}
-
-// openApprover opens the key that approves. What it signs is checked: not every
-// token is to be trusted with that.
-func (a *app) openApprover(ctx context.Context, ref string, f *identityFlags) (crypto.Signer, error) {
-	m, err := a.openKey(ctx, signer.ParseReference(ref), nil, f)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := policy.AuthorizeBy(m.key.Public()); err != nil {
-		closeKey(m.key)
-		return nil, identityError(fmt.Errorf("%s: %w", ref, err))
-	}
-	return checkedSigner{m.key}, nil
-}
-
-// A checkedSigner verifies each signature before it is used.
-type checkedSigner struct{ crypto.Signer }
-
-func (s checkedSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	sig, err := s.Signer.Sign(random, digest, opts)
-	if err != nil {
-		return nil, err
-	}
-	return sig, verifyDigest(s.Public(), digest, sig, opts.HashFunc())
-}
-
-func verifyDigest(pub crypto.PublicKey, digest, sig []byte, hash crypto.Hash) error {
-	ok := false
-	switch k := pub.(type) {
-	case *rsa.PublicKey:
-		ok = rsa.VerifyPKCS1v15(k, hash, digest, sig) == nil
-	case *ecdsa.PublicKey:
-		ok = ecdsa.VerifyASN1(k, digest, sig)
-	}
-	if !ok {
-		return errors.New("the signature that the approver's key made does not verify")
-	}
-	return nil
-}
-
-func (s checkedSigner) Close() error {
-	closeKey(s.Signer)
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,6 +95,9 @@ func replaceFile(path string, text []byte) (err error) {
 		return fmt.Errorf("%s: is no regular file", path)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if errors.Is(err, fs.ErrPermission) {
+		err = signer.WithHint(err, "it is replaced as a whole, by a new file: allow that in its directory")
+	}
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", path, err)
 	}

@@ -53,7 +53,7 @@ Where the approver is elsewhere, let it make a file that the device takes after
 			case !utf8.ValidString(r.name) || len(r.name) > 100 || r.name != term.Clean(r.name):
 				return usageError(cmd, errors.New("--name takes up to 100 bytes of plain text"))
 			}
-			if err := v.check(cmd); err != nil {
+			if err := v.check(cmd, &f); err != nil {
 				return err
 			}
 			a.setDebug(f.debug)

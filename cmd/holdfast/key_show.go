@@ -26,8 +26,9 @@ func (a *app) keyShow() *cobra.Command {
 a key in a TPM also what its use takes: its password, and its policy, step by step,
 with what of it holds at present, and which PCR moved.
 
-No password is asked for and none is presented, so that nothing counts against a
-lock-out; the key signs nothing. Of a TSS2 key file much is said without its TPM.
+The key signs nothing. Its password is not asked for, and no other is either
+unless a flag says where that comes from: nothing counts against a lock-out. Of a
+TSS2 key file much is said without its TPM.
 
   holdfast key show --private-key device.tss2.pem
   holdfast key show --private-key handle:0x81000010 --json
@@ -41,6 +42,9 @@ lock-out; the key signs nothing. Of a TSS2 key file much is said without its TPM
 			case asJSON && public:
 				return usageError(cmd, errors.New("--json and --public-key do not go together"))
 			}
+			if err := f.checkFlags(cmd); err != nil {
+				return err
+			}
 			a.setDebug(f.debug)
 			r, err := a.describeKey(cmd.Context(), ref, &f)
 			if err != nil {
@@ -48,7 +52,7 @@ lock-out; the key signs nothing. Of a TSS2 key file much is said without its TPM
 			}
 			switch {
 			case public && r.public == nil:
-				return identityError(fmt.Errorf("%s: %w", ref, signer.ErrPassphraseRequired))
+				return identityError(signer.WithHint(fmt.Errorf("%s: %w", ref, signer.ErrPassphraseRequired), "say with --passphrase where it comes from"))
 			case public:
 				spki, err := signer.MarshalPublicKey(r.public)
 				if err != nil {
@@ -67,7 +71,10 @@ lock-out; the key signs nothing. Of a TSS2 key file much is said without its TPM
 	fs.StringVar(&f.privateKey, "private-key", "", "the `key`: a file, a TPM key file (TSS2), a pkcs11: URI, or handle:0x… of a TPM key")
 	fs.BoolVar(&asJSON, "json", false, "print JSON")
 	fs.BoolVar(&public, "public-key", false, "print the public key in PEM, and nothing else")
-	f.addKeyFlags(fs)
+	f.addFileFlags(fs)
+	f.addTokenFlags(fs)
+	f.addTPMLookFlags(fs)
+	f.addDebugFlag(fs)
 	return cmd
 }
 
@@ -139,7 +146,7 @@ func (r *keyReport) describeFile(ctx context.Context, a *app, ref signer.Referen
 		}
 	}
 	c, err := software.ReadFile(ctx, ref.Value, o)
-	if errors.Is(err, signer.ErrPassphraseRequired) {
+	if o.Passphrase == nil && errors.Is(err, signer.ErrPassphraseRequired) {
 		encrypted, err = true, nil
 	}
 	if err != nil {
@@ -156,9 +163,9 @@ func (r *keyReport) describeFile(ctx context.Context, a *app, ref signer.Referen
 	}
 	yes := true
 	r.LivesIn, r.CanLeave, r.Encrypted = "file", &yes, &encrypted
-	r.Breaks = []string{"someone else reads the file: he has the key, and can use it anywhere"}
+	r.Breaks = []string{"someone else reads the file, who can then use the key anywhere"}
 	if encrypted {
-		r.Breaks = []string{"someone else reads the file and knows the passphrase: he has the key, and can use it anywhere", "the passphrase is forgotten"}
+		r.Breaks = []string{"someone else reads the file and knows the passphrase, who can then use the key anywhere", "the passphrase is forgotten"}
 	}
 	if c == nil || len(c.Keys) == 0 && encrypted {
 		return nil

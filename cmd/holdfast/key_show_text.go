@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,7 +176,7 @@ func (s *policyState) print(p *reportPrinter) {
 				name = fmt.Sprintf("%q: %s", a.Name, a.Says)
 			}
 			p.field("", "   - %s: %s", name, a.words())
-			p.pcrs(a.PCRs)
+			p.pcrs(slices.DeleteFunc(slices.Clone(a.PCRs), func(s pcrState) bool { return s.Was == "" }))
 		}
 		if st.SignedFile != nil {
 			p.field("", "   - file of signed PCR policies: %s", st.SignedFile.words())

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
 	"github.com/holdfast-iam/holdfast/tpm/policy"
@@ -47,6 +48,10 @@ type lockoutState struct {
 	Max             int  `json:"max"`
 	IntervalSeconds int  `json:"intervalSeconds"` // after which one is forgotten
 	Locked          bool `json:"locked"`
+}
+
+func newLockoutState(l tpm.Lockout) *lockoutState {
+	return &lockoutState{Failed: l.Failed, Max: l.Max, IntervalSeconds: int(l.Interval.Seconds()), Locked: l.Locked}
 }
 
 // fill takes what the public area says.
@@ -106,7 +111,7 @@ func (r *keyReport) describeTPMFile(ctx context.Context, a *app, ref signer.Refe
 	if err == nil {
 		s.probe(ctx, a, device, file, f)
 	} else {
-		s.Error = err.Error()
+		s.Error = term.OneLine(err)
 	}
 	r.Breaks = s.breaks()
 	return ctx.Err()
@@ -138,7 +143,7 @@ func parentName(file *tpm.KeyFile) string {
 	case tpm2.TPMRHNull:
 		return "the null hierarchy's " + kind + " storage key"
 	}
-	return fmt.Sprintf("handle:%#x", uint32(file.Parent))
+	return handleRef(file.Parent)
 }
 
 // persistentKey reads the public area of a persistent key.
@@ -153,7 +158,7 @@ func (a *app) persistentKey(ctx context.Context, ref signer.Reference, f *identi
 	err = device.Do(ctx, func(t transport.TPM) error {
 		rsp, err := tpm2.ReadPublic{ObjectHandle: h}.Execute(t)
 		if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, tpm2.TPMRCValue) {
-			return signer.WithHint(fmt.Errorf("handle:%#x: %w in the TPM", uint32(h), signer.ErrKeyNotFound), "list what it has: tpm2_getcap handles-persistent")
+			return signer.WithHint(fmt.Errorf("%s: %w in the TPM", handleRef(h), signer.ErrKeyNotFound), "list what it has: holdfast list --tpm")
 		}
 		if err == nil {
 			public, err = rsp.OutPublic.Contents()
@@ -196,14 +201,11 @@ func (s *tpmKeyState) ask(ctx context.Context, d *tpm.Device, f *identityFlags) 
 		return err
 	}
 	s.Reached = true
-	s.Lockout = &lockoutState{Failed: l.Failed, Max: l.Max, IntervalSeconds: int(l.Interval.Seconds()), Locked: l.Locked}
+	s.Lockout = newLockoutState(l)
 	if s.Policy == nil || s.Policy.policy == nil {
 		return nil
 	}
-	err = s.Policy.check(ctx, d, func(context.Context) (*policy.SignedPCRs, error) {
-		return policy.LoadSignedPCRs(f.pcrSignature, policy.SignedPCRsDirs())
-	})
-	if err != nil {
+	if err := s.Policy.check(ctx, d, f.signedPCRs); err != nil {
 		s.Policy.Why = err.Error()
 	}
 	return ctx.Err()
@@ -226,9 +228,9 @@ func (s *tpmKeyState) probe(ctx context.Context, a *app, d *tpm.Device, file *tp
 	case loads:
 		s.Loads = &loads
 	case errors.Is(err, signer.ErrPINRequired), errors.Is(err, signer.ErrPINFinalTry), errors.Is(err, signer.ErrPINLocked):
-		s.LoadError = err.Error() // it may still be right
+		s.LoadError = term.OneLine(err) // it may still be right
 	default:
-		s.Loads, s.LoadError = &loads, err.Error()
+		s.Loads, s.LoadError = &loads, term.OneLine(err)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/software"
 	"github.com/holdfast-iam/holdfast/tpm"
@@ -39,7 +38,7 @@ func (f *newKeyFlags) addNewTPMKeyFlags(fs *pflag.FlagSet) {
 	f.tpmAuth.Noun, f.tpmAuth.Flag = "password", "--tpm-key-auth"
 	f.tpmParentAuth.Noun, f.tpmParentAuth.Flag = "password", "--tpm-parent-auth"
 	fs.BoolVar(&f.tpm, "tpm", false, "create the key in the TPM; the file is a TSS2 key file")
-	fs.Var(&f.tpmAuth, "tpm-key-auth", fmt.Sprintf("give the TPM key a password, of at most 32 bytes and at least %d without --tpm-da; it comes from: %s", tpm.MinAuth, term.Sources))
+	fs.Var(&f.tpmAuth, "tpm-key-auth", fmt.Sprintf("give the TPM key a password, of at most 32 bytes and at least %d without --tpm-da; where it comes from", tpm.MinAuth))
 	fs.BoolVar(&f.da, "tpm-da", false, "put the password under the TPM's dictionary attack protection: some wrong ones lock all such keys for a while")
 	fs.StringVar(&f.parent, "tpm-parent", "owner", "`parent` of the key: owner or endorsement, for the hierarchy's storage key, or handle:0x81… of a storage key")
 	fs.BoolVar(&f.rsaParent, "tpm-rsa-parent", false, "take the hierarchy's RSA storage key, in place of its ECC one")
@@ -70,6 +69,10 @@ func (f *newKeyFlags) createInTPM(cmd *cobra.Command, a *app, ref signer.Referen
 	if err != nil {
 		return nil, usageError(cmd, err)
 	}
+	want, err := f.wantedBinding(cmd)
+	if err != nil {
+		return nil, err
+	}
 	ctx := cmd.Context()
 	if ref.Scheme == signer.SchemeFile {
 		for _, path := range []string{ref.Value, policy.SnapshotPath(ref.Value)} {
@@ -77,10 +80,6 @@ func (f *newKeyFlags) createInTPM(cmd *cobra.Command, a *app, ref signer.Referen
 				return nil, err
 			}
 		}
-	}
-	want, err := f.wantedBinding(cmd)
-	if err != nil {
-		return nil, err
 	}
 	device, err := a.openTPM(ctx, &f.identityFlags)
 	if err != nil {
@@ -155,7 +154,7 @@ func (f *newKeyFlags) tpmCreateOptions(cmd *cobra.Command, ref signer.Reference)
 func (f *newKeyFlags) newTPMAuth(ctx context.Context, ref signer.Reference) (signer.Secret, error) {
 	auth, err := f.tpmAuth.ReadNew(ctx, ref.String())
 	if err != nil {
-		return auth, err
+		return auth, identityError(err)
 	}
 	if n := len(auth.Reveal()); n < tpm.MinAuth && !f.da {
 		auth.Wipe()
@@ -177,7 +176,7 @@ func (f *newKeyFlags) keep(ctx context.Context, d *tpm.Device, ref signer.Refere
 		if err != nil {
 			return nil, identityError(err)
 		}
-		return &newKey{key: key, where: fmt.Sprintf("the TPM at handle:%#x", uint32(o.Persistent))}, nil
+		return &newKey{key: key, where: "the TPM at " + handleRef(o.Persistent)}, nil
 	}
 	key, err := tpm.OpenKey(ctx, d, file, use)
 	if err != nil {
@@ -215,7 +214,7 @@ func tpmParent(text string) (tpm2.TPMHandle, error) {
 	h, err := tpm.ParseHandle(text)
 	if err != nil {
 		return 0, signer.WithHint(fmt.Errorf("--tpm-parent %q is neither owner nor endorsement nor the handle of a persistent key", text),
-			"tpm2_getcap handles-persistent lists the handles")
+			"holdfast list --tpm lists those")
 	}
 	return h, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -37,12 +38,15 @@ indexes, and presents no password.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.setDebug(f.debug)
 			if inTPM {
-				for _, other := range []string{"uri", "pkcs11-lib", "pin", "reuse-pin", "pin-final-try"} {
+				for _, other := range []string{"uri", "pkcs11-lib", "pin", "pin-final-try"} {
 					if cmd.Flags().Changed(other) {
 						return usageError(cmd, fmt.Errorf("--%s is for PKCS#11 tokens, and --tpm lists a TPM", other))
 					}
 				}
 				return a.listTPM(cmd.Context(), &f, asJSON)
+			}
+			if cmd.Flags().Changed("tpm-device") {
+				return usageError(cmd, errors.New("--tpm-device goes with --tpm, which lists a TPM"))
 			}
 			host, u, err := a.openModule(cmd.Context(), signer.ParseReference(uri), &f)
 			if err != nil {
@@ -60,8 +64,8 @@ indexes, and presents no password.
 	fs.BoolVar(&asJSON, "json", false, "print JSON")
 	fs.BoolVar(&inTPM, "tpm", false, "list what the TPM has")
 	f.addTokenFlags(fs)
-	f.addTPMDeviceFlags(fs)
-	fs.BoolVar(&f.debug, "debug", false, "say on stderr what is done; secrets are left out")
+	f.addTPMDeviceFlag(fs)
+	f.addDebugFlag(fs)
 	return cmd
 }
 
@@ -80,7 +84,9 @@ func (a *app) printTokens(ctx context.Context, host *hosted.Host, uri *pkcs11.UR
 		return nil
 	}
 	for _, t := range tokens {
-		a.printToken(t, query)
+		if err := a.printToken(t, query); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -94,9 +100,8 @@ func withModule(u, from *pkcs11.URI) *pkcs11.URI {
 	return u
 }
 
-func (a *app) printToken(t pkcs11.Contents, uri func(*pkcs11.URI) string) {
+func (a *app) printToken(t pkcs11.Contents, uri func(*pkcs11.URI) string) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	defer w.Flush()
 	fmt.Fprintf(w, "%s%s\n  %s\n", term.Clean(t.Token.String()), tokenState(t.Token), uri(t.Token.URI()))
 	if t.Err != nil {
 		fmt.Fprintf(w, "  error: %s\n", term.Clean(t.Err.Error()))
@@ -127,6 +132,7 @@ func (a *app) printToken(t pkcs11.Contents, uri func(*pkcs11.URI) string) {
 	if len(t.Keys) == 0 && t.Token.LoginRequired && !t.LoggedIn {
 		fmt.Fprintln(w, "  keys may be hidden until login: give --pin")
 	}
+	return w.Flush()
 }
 
 func subject(c pkcs11.Certificate) string {
@@ -165,22 +171,25 @@ func keyState(k pkcs11.KeyInfo) string {
 }
 
 type tokenJSON struct {
-	Label, Manufacturer, Model, Serial string
-	SlotID                             uint64
-	URI                                string
-	Error                              string `json:",omitempty"`
-	Keys                               []objectJSON
-	Certificates                       []objectJSON
+	Label        string       `json:"label"`
+	Manufacturer string       `json:"manufacturer"`
+	Model        string       `json:"model"`
+	Serial       string       `json:"serial"`
+	SlotID       uint64       `json:"slotID"`
+	URI          string       `json:"uri"`
+	Error        string       `json:"error,omitempty"`
+	Keys         []objectJSON `json:"keys"`
+	Certificates []objectJSON `json:"certificates"`
 }
 
 type objectJSON struct {
-	Label       string
-	ID          string
-	URI         string
-	Algorithm   string     `json:",omitempty"`
-	Subject     string     `json:",omitempty"`
-	NotAfter    *time.Time `json:",omitempty"`
-	Certificate string     `json:",omitempty"` // of a key: the URI of what fits it
+	Label       string     `json:"label"`
+	ID          string     `json:"id"`
+	URI         string     `json:"uri"`
+	Type        string     `json:"type,omitempty"` // of a key
+	Subject     string     `json:"subject,omitempty"`
+	NotAfter    *time.Time `json:"notAfter,omitempty"`
+	Certificate string     `json:"certificate,omitempty"` // of a key: the URI of what fits it
 }
 
 func (a *app) printTokensJSON(tokens []pkcs11.Contents, uri func(*pkcs11.URI) string) error {
@@ -201,7 +210,7 @@ func (a *app) printTokensJSON(tokens []pkcs11.Contents, uri func(*pkcs11.URI) st
 			j.Certificates = append(j.Certificates, o)
 		}
 		for _, k := range t.Keys {
-			o := objectJSON{Label: k.Label, ID: hex.EncodeToString(k.ID), URI: uri(k.URI()), Algorithm: k.Algorithm}
+			o := objectJSON{Label: k.Label, ID: hex.EncodeToString(k.ID), URI: uri(k.URI()), Type: k.Algorithm}
 			if k.Certificate >= 0 {
 				o.Certificate = j.Certificates[k.Certificate].URI
 			}

@@ -31,7 +31,7 @@ func (a *app) listTPM(ctx context.Context, f *identityFlags, asJSON bool) error 
 		return identityError(err)
 	}
 	if asJSON {
-		return a.printTPMJSON(device, c)
+		return a.printTPMJSON(device, lockout, c)
 	}
 	state := fmt.Sprintf(", %d of %d wrong passwords counted", lockout.Failed, lockout.Max)
 	if lockout.Locked {
@@ -112,25 +112,27 @@ func fits(cert *x509.Certificate, key crypto.PublicKey) bool {
 }
 
 type tpmJSON struct {
-	TPM          string
-	Keys         []tpmObjectJSON
-	Certificates []tpmObjectJSON
+	Device       string          `json:"device"`
+	Lockout      *lockoutState   `json:"lockout"`
+	Keys         []tpmObjectJSON `json:"keys"`
+	Certificates []tpmObjectJSON `json:"certificates"`
 }
 
 type tpmObjectJSON struct {
-	Reference   string
-	Algorithm   string     `json:",omitempty"` // of a key that signs
-	Subject     string     `json:",omitempty"`
-	NotAfter    *time.Time `json:",omitempty"`
-	Certificate string     `json:",omitempty"` // of a key: the reference of what fits it
+	Reference   string     `json:"reference"`
+	Type        string     `json:"type,omitempty"` // of a key that signs
+	Subject     string     `json:"subject,omitempty"`
+	NotAfter    *time.Time `json:"notAfter,omitempty"`
+	Certificate string     `json:"certificate,omitempty"` // of a key: the reference of what fits it
+	Unread      bool       `json:"unread,omitempty"`      // it may be a certificate, behind a password
 }
 
-func (a *app) printTPMJSON(device *tpm.Device, c *tpm.Contents) error {
-	out := tpmJSON{TPM: device.String(), Keys: []tpmObjectJSON{}, Certificates: []tpmObjectJSON{}}
+func (a *app) printTPMJSON(device *tpm.Device, l tpm.Lockout, c *tpm.Contents) error {
+	out := tpmJSON{Device: device.String(), Lockout: newLockoutState(l), Keys: []tpmObjectJSON{}, Certificates: []tpmObjectJSON{}}
 	for _, k := range c.Keys {
 		o := tpmObjectJSON{Reference: handleRef(k.Handle)}
 		if k.Key != nil {
-			o.Algorithm = signer.DescribeKey(k.Key)
+			o.Type = signer.DescribeKey(k.Key)
 		}
 		for _, x := range c.Indexes {
 			if k.Key != nil && len(x.Certificates) > 0 && fits(x.Certificates[0], k.Key) {
@@ -140,6 +142,9 @@ func (a *app) printTPMJSON(device *tpm.Device, c *tpm.Contents) error {
 		out.Keys = append(out.Keys, o)
 	}
 	for _, x := range c.Indexes {
+		if x.Guarded {
+			out.Certificates = append(out.Certificates, tpmObjectJSON{Reference: handleRef(x.Handle), Unread: true})
+		}
 		for _, cert := range x.Certificates {
 			out.Certificates = append(out.Certificates, tpmObjectJSON{Reference: handleRef(x.Handle), Subject: cert.Subject.String(), NotAfter: &cert.NotAfter})
 		}

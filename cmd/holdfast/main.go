@@ -96,6 +96,7 @@ Roles Anywhere. The private key that proves who they are stays where it is.
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	suggesting(root)
+	root.SetUsageFunc(usage)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd, withoutSecret(err))
 	})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -27,5 +26,5 @@ func stateDir() (string, error) {
 		return "/var/lib/holdfast", nil
 	}
 	home, err := os.UserHomeDir()
-	return filepath.Join(cmp.Or(home, "/"), ".local", "state", "holdfast"), err
+	return filepath.Join(home, ".local", "state", "holdfast"), err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 
@@ -40,10 +41,22 @@ func (f *identityFlags) tpmOptions(a *app) tpm.Options {
 	if f.tpmOwnerAuth.Given() {
 		o.OwnerAuth = f.tpmOwnerAuth.Read
 	}
-	o.Inputs.Signed = func(context.Context) (*policy.SignedPCRs, error) {
-		return policy.LoadSignedPCRs(f.pcrSignature, policy.SignedPCRsDirs())
-	}
+	o.Inputs.Signed = f.signedPCRs
 	return o
+}
+
+// signedPCRs loads the signed PCR policies. A name without a directory is one in
+// the current directory, as everywhere, before it is one of systemd's.
+func (f *identityFlags) signedPCRs(context.Context) (*policy.SignedPCRs, error) {
+	dirs := policy.SignedPCRsDirs()
+	if f.pcrSignature != "" {
+		here, err := os.Getwd()
+		if err != nil {
+			return nil, err
+		}
+		dirs = slices.Insert(dirs, 0, here)
+	}
+	return policy.LoadSignedPCRs(f.pcrSignature, dirs)
 }
 
 func (f *identityFlags) keyPassword(ctx context.Context, object string) (signer.Secret, error) {

@@ -94,13 +94,14 @@ func TestParseSelection(t *testing.T) {
 	for in, want := range map[string]string{
 		"sha256:0,2,7+11": "sha256:0,2,7,11", "7": "sha256:7", "11+7,7": "sha256:7,11",
 		"sha1:0,1+sha256:7": "sha1:0,1+sha256:7", "SHA384:23": "sha384:23", " sha256:0, 7 ": "sha256:0,7",
+		"sha256:1+sha1:2+sha256:3": "sha256:1,3+sha1:2", "7:sha256+11:sha256": "sha256:7,11", "7:sha1+11": "sha1:7+sha256:11",
 	} {
 		sel, err := policy.ParseSelection(in)
 		if err != nil || sel.String() != want {
 			t.Errorf("%q: %v, %v, want %s", in, sel, err, want)
 		}
 	}
-	for _, in := range []string{"", ",", "24", "sha256:", "md5:1", "sha256:1+sha256:2", "-1", "sha256:7:8", "all"} {
+	for _, in := range []string{"", ",", "24", "sha256:", "md5:1", "-1", "sha256:7:8", "7:sha256:8", "sha1:sha256", "all"} {
 		if sel, err := policy.ParseSelection(in); err == nil {
 			t.Errorf("%q: %v", in, sel)
 		}

@@ -49,31 +49,33 @@ func bankHash(name string) (tpm2.TPMIAlgHash, bool) {
 
 // ParseSelection reads "sha256:0,2,7+11". A comma and a plus sign both go on
 // to the next PCR, or to the next bank where a bank's name follows:
-// "sha1:0+sha256:7". PCRs without a bank are of SHA-256.
+// "sha1:0+sha256:7". PCRs without a bank are of SHA-256. systemd's "7:sha256" is
+// understood too; there the bank is that one PCR's.
 func ParseSelection(s string) (Selection, error) {
 	var sel Selection
+	current := tpm2.TPMAlgSHA256
 	for _, field := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == '+' }) {
 		field = strings.TrimSpace(field)
-		name, number, named := strings.Cut(field, ":")
-		if !named {
-			name, number = "sha256", field
-		}
-		if named || len(sel) == 0 {
-			h, ok := bankHash(name)
-			if !ok {
-				return nil, fmt.Errorf("PCR selection %q: %q is no PCR bank (sha1, sha256, sha384 or sha512)", s, name)
+		bank, number := current, field
+		if before, after, named := strings.Cut(field, ":"); named {
+			var ok bool
+			if bank, ok = bankHash(after); ok {
+				number = before
+			} else if bank, ok = bankHash(before); ok {
+				number, current = after, bank
+			} else {
+				return nil, fmt.Errorf("PCR selection %q: %q is no PCR bank (sha1, sha256, sha384 or sha512)", s, before)
 			}
-			if slices.ContainsFunc(sel, func(b Bank) bool { return b.Hash == h }) {
-				return nil, fmt.Errorf("PCR selection %q: the bank %s is named twice", s, name)
-			}
-			sel = append(sel, Bank{Hash: h})
 		}
 		n, err := strconv.ParseUint(number, 10, 8)
 		if err != nil || n > maxPCR {
 			return nil, fmt.Errorf("PCR selection %q: %q is no PCR (0 to %d)", s, number, maxPCR)
 		}
-		b := &sel[len(sel)-1]
-		b.PCRs = append(b.PCRs, int(n))
+		i := slices.IndexFunc(sel, func(b Bank) bool { return b.Hash == bank })
+		if i < 0 {
+			i, sel = len(sel), append(sel, Bank{Hash: bank})
+		}
+		sel[i].PCRs = append(sel[i].PCRs, int(n))
 	}
 	if len(sel) == 0 {
 		return nil, fmt.Errorf("PCR selection %q names no PCR", s)

@@ -34,11 +34,16 @@ func (p Printer) Error(err error) {
 
 // ErrorLine says err and its hint on one line.
 func (p Printer) ErrorLine(err error) {
-	line := Clean(err.Error())
+	fmt.Fprintf(p.W, "%s: error: %s\n", p.Program, OneLine(err))
+}
+
+// OneLine is err and its hint.
+func OneLine(err error) string {
+	line := err.Error()
 	if hint := signer.Hint(err); hint != "" {
-		line += "; " + Clean(hint)
+		line += "; " + hint
 	}
-	fmt.Fprintf(p.W, "%s: error: %s\n", p.Program, line)
+	return Clean(line)
 }
 
 // Warn says what does not stop the command.
