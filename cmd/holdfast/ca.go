@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -188,14 +187,8 @@ func likelyCA(certs []*x509.Certificate) crypto.PublicKey {
 }
 
 func readRequest(path string) ([]byte, error) {
-	const limit = 1 << 20
 	if path == "-" {
-		return io.ReadAll(io.LimitReader(os.Stdin, limit))
+		return readSmall(os.Stdin, "standard input")
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, limit))
+	return readSmallFile(path)
 }

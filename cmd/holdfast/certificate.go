@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/atomicfile"
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/signer/enroll"
 	"github.com/holdfast-iam/holdfast/software"
@@ -229,7 +230,7 @@ func (i *installation) intoFile(ctx context.Context, a *app, id *signer.Identity
 	_, err := os.Lstat(path)
 	if err == nil && i.replace {
 		if err = onlyCertificates(ctx, path); err == nil {
-			err = replaceFile(path, text)
+			err = atomicfile.Replace(path, text)
 		}
 	} else {
 		err = a.writePublic(path, text)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/atomicfile"
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm/policy"
 )
@@ -139,7 +140,7 @@ func (a *app) addApproval(path string, entry policy.SignedEntry) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return a.writePublic(path, text)
 	}
-	return replaceFile(path, text)
+	return atomicfile.Replace(path, text)
 }
 
 func sameApproval(raw json.RawMessage, entry policy.SignedEntry) bool {

@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/holdfast-iam/holdfast/signer"
@@ -26,12 +24,16 @@ func readSmallFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	return readSmall(f, path)
+}
+
+func readSmall(r io.Reader, name string) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(text) > maxFileSize {
-		return nil, fmt.Errorf("%s: %w: larger than 1 MiB", path, signer.ErrMalformed)
+		return nil, fmt.Errorf("%s: %w: larger than 1 MiB", name, signer.ErrMalformed)
 	}
 	return text, nil
 }
@@ -79,43 +81,4 @@ func parsePublicKey(text []byte) (crypto.PublicKey, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: no public key and no certificate in it", signer.ErrMalformed)
-}
-
-// replaceFile puts text in the place of the file at path in one step, with its
-// mode and owner; a link stays a link. After an error the file is as it was.
-func replaceFile(path string, text []byte) (err error) {
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return err
-	}
-	like, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if !like.Mode().IsRegular() {
-		return fmt.Errorf("%s: is no regular file", path)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if errors.Is(err, fs.ErrPermission) {
-		err = signer.WithHint(err, "it is replaced as a whole, by a new file: allow that in its directory")
-	}
-	if err != nil {
-		return fmt.Errorf("replace %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("replace %s: %w", path, err)
-		}
-	}()
-	_, err = f.Write(text)
-	if err == nil {
-		err = keepOwner(f, like)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

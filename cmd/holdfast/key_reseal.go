@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/atomicfile"
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/term"
 	"github.com/holdfast-iam/holdfast/signer"
 	"github.com/holdfast-iam/holdfast/tpm"
@@ -248,7 +249,7 @@ func (r *reseal) write(approval policy.Alternative) (dropped int, err error) {
 	if now, err := readSmallFile(r.path); err != nil || !bytes.Equal(now, r.text) {
 		return 0, errors.Join(fmt.Errorf("%s was changed meanwhile, and stays as it is: try again", r.path), err)
 	}
-	return dropped, replaceFile(r.path, text)
+	return dropped, atomicfile.Replace(r.path, text)
 }
 
 // remember keeps the values, so that it can be told which of them moved. They

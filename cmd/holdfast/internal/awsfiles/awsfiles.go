@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/atomicfile"
 	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/cache/flock"
 	"github.com/holdfast-iam/holdfast/signer"
 )
@@ -118,12 +119,9 @@ func edit(ctx context.Context, target string, change func(old []byte) ([]byte, e
 	return contended(target)
 }
 
-// errReplaced: the new file is in place, and only that it lasts is in doubt.
-var errReplaced = errors.New("written, but a crash of the machine may undo it")
-
 // whole adds what a person wants to know first.
 func whole(err error) error {
-	if errors.Is(err, errReplaced) {
+	if errors.Is(err, atomicfile.ErrUnsure) {
 		return err
 	}
 	hint := signer.Hint(err)

@@ -9,9 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
+	"github.com/holdfast-iam/holdfast/cmd/holdfast/internal/atomicfile"
 	"github.com/holdfast-iam/holdfast/signer"
 )
 
@@ -102,7 +102,7 @@ func replace(target string, base []byte, change func([]byte) ([]byte, error)) (a
 	if before.f != nil && bytes.Equal(text, before.text) {
 		return false, nil, nil
 	}
-	temp, err := write(target, text, before.info)
+	temp, err := atomicfile.Write(target, tempPattern(target), text, before.info)
 	if err != nil {
 		return false, nil, err
 	}
@@ -121,14 +121,14 @@ func replace(target string, base []byte, change func([]byte) ([]byte, error)) (a
 	if before.info == nil {
 		// A link fails where a rename would replace a file just made.
 		if err := os.Link(temp, target); err == nil || errors.Is(err, fs.ErrExist) {
-			return err != nil, nil, syncDir(filepath.Dir(target))
+			return err != nil, nil, atomicfile.SyncDir(filepath.Dir(target))
 		}
 	}
 	if err := os.Rename(temp, target); err != nil {
 		return false, nil, err
 	}
 	renamed = true
-	if err := syncDir(filepath.Dir(target)); err != nil {
+	if err := atomicfile.SyncDir(filepath.Dir(target)); err != nil {
 		return false, nil, err
 	}
 	lost = before.lost()
@@ -163,47 +163,6 @@ func (s *snapshot) lost() []byte {
 		return nil
 	}
 	return text
-}
-
-// write makes the file that is to replace target, and flushes it to the disk.
-func write(target string, text []byte, like fs.FileInfo) (temp string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(target), tempPattern(target)) // mode 0600
-	if err != nil {
-		return "", explain(target, err)
-	}
-	if like != nil {
-		err = keepOwner(f, like)
-	}
-	if err == nil {
-		_, err = f.Write(text)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return "", explain(target, err)
-	}
-	return f.Name(), nil
-}
-
-// explain names the file that was to be written, not the temporary one.
-func explain(target string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = fmt.Errorf("%s a new version: %w", pe.Op, pe.Err)
-	}
-	err = fmt.Errorf("%s: %w", target, err)
-	switch {
-	case errors.Is(err, syscall.ENOSPC):
-		return signer.WithHint(err, "free space on its file system")
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return signer.WithHint(err, "its directory must be writable too: a new version is made there and put in its place")
-	}
-	return err
 }
 
 func tempPattern(target string) string { return "." + filepath.Base(target) + ".holdfast-*" }

@@ -1,6 +1,4 @@
-//go:build !unix
-
-package main
+package atomicfile
 
 import (
 	"io/fs"
@@ -9,3 +7,6 @@ import (
 
 // On Windows a new file inherits its directory's access list.
 func keepOwner(*os.File, fs.FileInfo) error { return nil }
+
+// SyncDir has nothing to do on Windows.
+func SyncDir(string) error { return nil }

@@ -1,8 +1,9 @@
 //go:build unix
 
-package main
+package atomicfile
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -23,4 +24,18 @@ func keepOwner(f *os.File, like fs.FileInfo) error {
 		}
 	}
 	return f.Chmod(like.Mode().Perm())
+}
+
+// SyncDir makes a rename last. File systems that cannot do that
+// need not. The error wraps [ErrUnsure].
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err == nil {
+		defer d.Close()
+		err = d.Sync()
+	}
+	if err == nil || errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnsure, err)
 }
