@@ -268,7 +268,10 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 			return sig, nil
 		}
 		if !errors.Is(err, errPlanAnew) {
-			return nil, k.d.explain(fmt.Errorf("%s: signing: %w", k.name, err))
+			if !strings.HasPrefix(err.Error(), k.name+": ") { // what is said of its password begins so
+				err = fmt.Errorf("%s: signing: %w", k.name, err)
+			}
+			return nil, k.d.explain(err)
 		}
 	}
 }

@@ -139,6 +139,7 @@ func pathPlace(spec, path string) (place, error) {
 	case mode&os.ModeSocket != 0:
 		p.id, p.shared = "unix:"+real, true
 		p.dial = func(ctx context.Context) (wire, error) { return dialStream(ctx, "unix", path) }
+		return p, checkAccess(spec, path, info)
 	case mode&os.ModeCharDevice != 0:
 		p.managed = strings.HasPrefix(filepath.Base(real), "tpmrm")
 		p.id, p.shared = "device:"+real, !p.managed
@@ -147,7 +148,6 @@ func pathPlace(spec, path string) (place, error) {
 	default:
 		return p, badSpec(spec, "neither a device nor a socket")
 	}
-	return p, nil
 }
 
 func noDevice(spec, path string, err error) error {
@@ -157,6 +157,8 @@ func noDevice(spec, path string, err error) error {
 		hint = "is there a TPM 2.0, switched on in the firmware, and a kernel of 4.12 or later? A TPM elsewhere is named in TPM_DEVICE"
 	case os.IsNotExist(err):
 		hint = "check the path, and that the software TPM runs"
+	case os.IsPermission(err):
+		hint = "let the user that runs holdfast enter the directories that it lies in"
 	}
 	return signer.WithHint(fmt.Errorf("TPM %s: %w: %w", spec, signer.ErrTokenNotFound, err), hint)
 }

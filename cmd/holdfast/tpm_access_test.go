@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -16,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestTPMDeviceOfAnotherGroup runs the program as a user who may not open the
-// device, for root may open all.
-func TestTPMDeviceOfAnotherGroup(t *testing.T) {
+// TestTPMOfOthers runs the program as a user who may not use the
+// TPM, for root may use all.
+func TestTPMOfOthers(t *testing.T) {
 	dir, err := os.MkdirTemp("/tmp", "holdfast")
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -34,17 +35,26 @@ func TestTPMDeviceOfAnotherGroup(t *testing.T) {
 	must(t, os.Chmod(filepath.Join(dir, "log"), 0o777))
 
 	device, group, me := closedDevice(t, dir)
-	cmd := exec.Command(exe, "sign-string", "--private-key", "key.pem", "--tpm-device", device)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), logDir+"="+filepath.Join(dir, "log"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: me}
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	_ = cmd.Run()
-	want := "holdfast: error: TPM " + device + ": permission denied\n" +
-		"holdfast: hint: join the group that may use it: sudo usermod -aG " + group + " \"$USER\", then log in anew\n"
-	if cmd.ProcessState.ExitCode() != exitIdentity || stdout.String() != "" || stderr.String() != want {
-		t.Errorf("exit code %d, stdout %q, stderr %q, want %q", cmd.ProcessState.ExitCode(), &stdout, &stderr, want)
+	socket := filepath.Join(dir, "socket")
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	defer l.Close()
+	must(t, os.Chmod(socket, 0))
+	for path, hint := range map[string]string{
+		device: "join the group that may use it: sudo usermod -aG " + group + " \"$USER\", then log in anew",
+		socket: "let the user that runs holdfast read and write " + socket,
+	} {
+		cmd := exec.Command(exe, "sign-string", "--private-key", "key.pem", "--tpm-device", path)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), logDir+"="+filepath.Join(dir, "log"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: me}
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		_ = cmd.Run()
+		want := "holdfast: error: TPM " + path + ": permission denied\nholdfast: hint: " + hint + "\n"
+		if cmd.ProcessState.ExitCode() != exitIdentity || stdout.String() != "" || stderr.String() != want {
+			t.Errorf("exit code %d, stdout %q, stderr %q, want %q", cmd.ProcessState.ExitCode(), &stdout, &stderr, want)
+		}
 	}
 }
 
