@@ -121,8 +121,10 @@ func absent(err error) bool {
 	return rc == tpm2.TPMRCHandle || rc == tpm2.TPMRCValue || rc >= tpm2.TPMRCReferenceH0 && rc <= tpm2.TPMRCReferenceS6
 }
 
-// unkeep lets go of what stands for the handle in this process.
+// unkeep lets go of what stands for the handle in this process. Should it stay in
+// the TPM, because flushing it fails, the sweep tries again.
 func (d *Device) unkeep(h tpm2.TPMHandle) {
+	d.live.keep(h, false)
 	for _, r := range d.residents {
 		if r.handle == h {
 			r.handle = 0
