@@ -3,6 +3,7 @@ package tpm
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -12,7 +13,7 @@ import (
 // it was about to make.
 func (d *Device) clearUp(ctx context.Context, left journal) error {
 	o := &op{d: d, ctx: ctx}
-	d.live, d.doubt = left.loaded, left.pending
+	d.live, d.doubt = slices.Clone(left.loaded), left.pending // a flush shifts what is live
 	for _, l := range left.loaded {
 		mine, err := o.same(l)
 		if err != nil {
