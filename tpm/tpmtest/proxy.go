@@ -3,12 +3,15 @@ package tpmtest
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // A Proxy is a socket before a TPM, which records all that passes and can
@@ -108,10 +111,21 @@ func (p *Proxy) Break() {
 	p.conns = nil
 }
 
+// dialUp connects to the TPM, whose queue is short: those that a broken
+// connection left are still in it.
+func dialUp(s *TPM) (net.Conn, error) {
+	network, addr := s.address()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		up, err := net.Dial(network, addr)
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(end) {
+			return up, err
+		}
+	}
+}
+
 func (p *Proxy) serve(client net.Conn, s *TPM) {
 	defer client.Close()
-	network, addr := s.address()
-	up, err := net.Dial(network, addr)
+	up, err := dialUp(s)
 	if err != nil {
 		return
 	}
