@@ -92,6 +92,7 @@ func isolate(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("HOME", t.TempDir()) // before TMPDIR, where it would lie
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir()) // else holdfast's locks may lie in TMPDIR
 	t.Setenv("TMPDIR", tmp)
 	t.Cleanup(func() {
 		left, err := filepath.Glob(filepath.Join(tmp, "*"))
