@@ -91,7 +91,7 @@ func isolate(t *testing.T) {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("HOME", t.TempDir()) // before TMPDIR, where it would lie
+	t.Setenv("HOME", t.TempDir())            // before TMPDIR, where it would lie
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir()) // else holdfast's locks may lie in TMPDIR
 	t.Setenv("TMPDIR", tmp)
 	t.Cleanup(func() {
