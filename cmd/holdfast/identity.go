@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/holdfast-iam/holdfast/signer"
@@ -101,12 +103,23 @@ func likelyKey(certs []*x509.Certificate) crypto.PublicKey {
 
 func (a *app) openKey(ctx context.Context, ref signer.Reference, hint crypto.PublicKey, f *identityFlags) (material, error) {
 	m, err := backends()[ref.Scheme].key(ctx, a, ref, hint, f)
-	return m, identityError(err)
+	return m, identityError(absent(ref, err, "check the path; a key is made with holdfast key create"))
 }
 
 func (a *app) readCertificates(ctx context.Context, ref signer.Reference, f *identityFlags) ([]*x509.Certificate, error) {
 	certs, err := backends()[ref.Scheme].certificates(ctx, a, ref, f)
-	return certs, identityError(err)
+	return certs, identityError(absent(ref, err, "check the path; a certificate is asked for with holdfast csr"))
+}
+
+// absent adds the hint to err if the file that ref names is not there.
+func absent(ref signer.Reference, err error, hint string) error {
+	if err == nil || ref.Scheme != signer.SchemeFile || signer.Hint(err) != "" {
+		return err
+	}
+	if _, statErr := os.Stat(ref.Value); !errors.Is(statErr, fs.ErrNotExist) {
+		return err
+	}
+	return signer.WithHint(err, hint)
 }
 
 func closeKey(key crypto.Signer) {
